@@ -1,0 +1,103 @@
+// CPU operators: memory checks, allocation, dtype switch, registration.
+#include <ATen/ATen.h>
+#include <torch/library.h>
+
+#include "drivers.h"
+
+namespace mmadder {
+namespace {
+
+void check_memory(const char* op, const at::Tensor& input,
+                  const at::Tensor& other, const char* name) {
+  TORCH_CHECK(
+      other.device() == input.device(), op, ": ", name, " is on ",
+      other.device(), ", input on ", input.device());
+  TORCH_CHECK(
+      other.scalar_type() == input.scalar_type(), op, ": ", name, " is ",
+      other.scalar_type(), ", input ", input.scalar_type());
+  TORCH_CHECK(
+      at::isFloatingType(input.scalar_type()), op,
+      ": floating-point tensors expected, got ", input.scalar_type());
+}
+
+// Half types are computed in float32.
+at::ScalarType compute_type(const at::Tensor& tensor) {
+  return tensor.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
+
+at::Tensor dense(const at::Tensor& tensor, at::ScalarType dtype) {
+  return tensor.to(dtype).contiguous();
+}
+
+at::Tensor adder_conv2d_cpu(
+    const at::Tensor& input, const at::Tensor& weight, at::IntArrayRef stride,
+    at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups,
+    c10::string_view mode, c10::string_view input_gradient) {
+  check_memory("adder_conv2d", input, weight, "weight");
+  const auto g = conv2d_geometry(
+      input.sizes(), weight.sizes(), stride, padding, dilation, groups);
+  const auto dtype = compute_type(input);
+  const auto x = dense(input, dtype), w = dense(weight, dtype);
+  const auto output =
+      at::empty({g.batch, g.out_channels, g.out_h, g.out_w}, x.options());
+  if (output.numel() == 0)
+    return output.to(input.scalar_type());
+  if (dtype == at::kDouble)
+    cpu::adder_conv2d_f64(
+        g, x.const_data_ptr<double>(), w.const_data_ptr<double>(),
+        output.mutable_data_ptr<double>());
+  else
+    cpu::adder_conv2d_f32(
+        g, x.const_data_ptr<float>(), w.const_data_ptr<float>(),
+        output.mutable_data_ptr<float>());
+  return output.to(input.scalar_type());
+}
+
+at::Tensor adder_conv2d_input_grad_cpu(
+    const at::Tensor& grad_output, const at::Tensor& input,
+    const at::Tensor& weight, at::IntArrayRef stride, at::IntArrayRef padding,
+    at::IntArrayRef dilation, int64_t groups,
+    c10::string_view input_gradient) {
+  const char* name = "adder_conv2d_input_grad";
+  check_memory(name, input, weight, "weight");
+  check_memory(name, input, grad_output, "grad_output");
+  TORCH_CHECK_VALUE(
+      input_gradient == "hardtanh" || input_gradient == "sign", name,
+      ": input_gradient must be 'hardtanh' or 'sign', got '", input_gradient,
+      "'");
+  const auto g = conv2d_geometry(
+      input.sizes(), weight.sizes(), stride, padding, dilation, groups);
+  const int64_t expected[] = {g.batch, g.out_channels, g.out_h, g.out_w};
+  TORCH_CHECK_VALUE(
+      grad_output.sizes() == at::IntArrayRef(expected), name,
+      ": grad_output has shape ", grad_output.sizes(), ", expected ",
+      at::IntArrayRef(expected));
+  const auto dtype = compute_type(input);
+  const auto form =
+      input_gradient == "sign" ? cpu::kSign : cpu::kHardtanh;
+  const auto grad = dense(grad_output, dtype), x = dense(input, dtype),
+             w = dense(weight, dtype);
+  const auto grad_input = at::empty(input.sizes(), x.options());
+  if (grad_input.numel() == 0)
+    return grad_input.to(input.scalar_type());
+  if (dtype == at::kDouble)
+    cpu::adder_conv2d_input_grad_f64(
+        g, grad.const_data_ptr<double>(), x.const_data_ptr<double>(),
+        w.const_data_ptr<double>(), form,
+        grad_input.mutable_data_ptr<double>());
+  else
+    cpu::adder_conv2d_input_grad_f32(
+        g, grad.const_data_ptr<float>(), x.const_data_ptr<float>(),
+        w.const_data_ptr<float>(), form,
+        grad_input.mutable_data_ptr<float>());
+  return grad_input.to(input.scalar_type());
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(mmadder, CPU, m) {
+  m.impl("adder_conv2d", adder_conv2d_cpu);
+  m.impl("adder_conv2d_input_grad", adder_conv2d_input_grad_cpu);
+}
+
+}  // namespace mmadder

@@ -1,0 +1,133 @@
+"""The adder convolution: public function, fake kernels and autograd."""
+import torch
+from torch.nn.modules.utils import _pair
+
+from .extension import is_built, require_extension
+
+MODES = ('auto', 'exact', 'max')
+INPUT_GRADIENTS = ('hardtanh', 'sign')
+
+
+def adder_conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1,
+                 groups=1, *, mode='auto', input_gradient='hardtanh'):
+    r"""Score each window by its negative l1 distance to each filter.
+
+    .. math:: Y_{n,o,h,w} = b_o - \sum_{c,i,j}
+        |X_{n,c,\,hs-p+id,\,ws-p+jd} - W_{o,c,i,j}|
+
+    Eq. 1 of "Towards Stable and Robust AdderNets" (NeurIPS 2021); AdderNet,
+    arXiv:1912.13200. Backward is AdderNet's surrogate, not the derivative:
+    dY/dW = X - W, dY/dX = clip(W - X, -1, 1), both raw: the adaptive local
+    learning rate is a layer's business. Padding is a real sample: each
+    padded zero adds -\|W\|.
+
+    Args:
+        input (Tensor): (N, C_in, H, W), float32, float64, float16 or
+            bfloat16. Half types are computed in float32.
+        weight (Tensor): (C_out, C_in / groups, K_h, K_w), input's dtype and
+            device.
+        bias (Tensor | None): (C_out,).
+        stride, padding, dilation (int | tuple): one or (h, w), in pixels.
+        groups (int): divides both C_in and C_out.
+        mode (str): arithmetic of the float32 kernel, 'auto', 'exact' or
+            'max'. All three are the exact form sum |x - w| at present.
+        input_gradient (str): 'hardtanh' or 'sign' of W - X for dY/dX;
+            AdderDet (arXiv:2112.13608) trains with the latter.
+
+    Returns:
+        Tensor: (N, C_out, H_out, W_out) of input's dtype, float32 under
+        autocast; H_out = (H + 2p - d(K_h - 1) - 1)//s + 1. No value exceeds
+        its bias. N = 0 gives an empty tensor.
+
+    Raises:
+        ValueError: wrong rank, channels, groups, mode or an empty output;
+            the message names the argument and the shapes.
+        RuntimeError: mixed dtypes or devices, or kernels not built.
+
+    Example:
+        >>> x, w = torch.zeros(1, 3, 8, 8), torch.ones(16, 3, 3, 3)
+        >>> adder_conv2d(x, w, padding=1)[0, 0, 4, 4]
+        tensor(-27.)
+    """
+    require_extension()
+    _check(input, weight, bias, mode, input_gradient)
+    output = torch.ops.mmadder.adder_conv2d(
+        input, weight, _pair(stride), _pair(padding), _pair(dilation), groups,
+        mode, input_gradient)
+    return output if bias is None else output + bias.view(1, -1, 1, 1)
+
+
+def _check(input, weight, bias, mode, input_gradient):
+    """What the operators cannot say in the user's words."""
+    for name, value, choices in (('mode', mode, MODES),
+                                 ('input_gradient', input_gradient,
+                                  INPUT_GRADIENTS)):
+        if value not in choices:
+            raise ValueError(
+                f'adder_conv2d: {name} must be one of {choices}, got '
+                f'{value!r}.')
+    autocast = torch.is_autocast_enabled(input.device.type)
+    for name, tensor in (('weight', weight), ('bias', bias)):
+        if tensor is None:
+            continue
+        if tensor.device != input.device:
+            raise RuntimeError(
+                f'adder_conv2d: {name} is on {tensor.device}, input on '
+                f'{input.device}; move both to one device.')
+        if tensor.dtype != input.dtype and not autocast:
+            raise RuntimeError(
+                f'adder_conv2d: {name} is {tensor.dtype}, input '
+                f'{input.dtype}; convert one, or use autocast.')
+    if bias is not None and (bias.dim() != 1 or len(bias) != len(weight)):
+        raise ValueError(
+            f'adder_conv2d: bias must have shape ({len(weight)},) for weight '
+            f'{tuple(weight.shape)}, got {tuple(bias.shape)}.')
+
+
+def _output_extent(extent, kernel, stride, padding, dilation):
+    return (extent + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def _fake_forward(input, weight, stride, padding, dilation, groups, mode,
+                  input_gradient):
+    size = [_output_extent(*sizes) for sizes in zip(
+        input.shape[2:], weight.shape[2:], stride, padding, dilation)]
+    return input.new_empty((input.shape[0], weight.shape[0], *size))
+
+
+def _fake_input_grad(grad_output, input, weight, stride, padding, dilation,
+                     groups, input_gradient):
+    return input.new_empty(input.shape)
+
+
+def _fake_weight_grad(grad_output, input, weight, stride, padding, dilation,
+                      groups):
+    return weight.new_empty(weight.shape)
+
+
+def _setup_context(ctx, inputs, output):
+    input, weight, *geometry, _, ctx.input_gradient = inputs
+    ctx.save_for_backward(input, weight)
+    ctx.geometry = geometry
+
+
+def _backward(ctx, grad_output):
+    input, weight = ctx.saved_tensors
+    grad_input = grad_weight = None
+    if ctx.needs_input_grad[0]:
+        grad_input = torch.ops.mmadder.adder_conv2d_input_grad(
+            grad_output, input, weight, *ctx.geometry, ctx.input_gradient)
+    if ctx.needs_input_grad[1]:
+        grad_weight = torch.ops.mmadder.adder_conv2d_weight_grad(
+            grad_output, input, weight, *ctx.geometry)
+    return grad_input, grad_weight, *[None] * 6
+
+
+if is_built():
+    torch.library.register_fake('mmadder::adder_conv2d', _fake_forward)
+    torch.library.register_fake(
+        'mmadder::adder_conv2d_input_grad', _fake_input_grad)
+    torch.library.register_fake(
+        'mmadder::adder_conv2d_weight_grad', _fake_weight_grad)
+    torch.library.register_autograd(
+        'mmadder::adder_conv2d', _backward, setup_context=_setup_context)

@@ -1,0 +1,40 @@
+"""Loads the compiled operators once.
+
+Importing mmadder works without them, so that configs, data tools and
+documentation do; a call of an operator then says how to build them.
+"""
+import importlib.util
+
+import torch
+
+_BUILD = ('build it in the source folder with '
+          '`pip install -e . --no-build-isolation` '
+          '(needs a C++17 compiler and the torch that will run it)')
+
+
+def _load():
+    """Load the extension; return None or the reason why it is missing."""
+    spec = importlib.util.find_spec('mmadder._C')
+    if spec is None:
+        return 'mmadder/_C is not there'
+    try:
+        torch.ops.load_library(spec.origin)
+    except OSError as error:  # compiled for another torch or machine
+        return str(error)
+    return None
+
+
+_missing = _load()
+
+
+def require_extension():
+    """Raise RuntimeError with advice if the operators are not loaded."""
+    if _missing is not None:
+        raise RuntimeError(
+            f"mmadder's compiled operators are not available: {_missing}; "
+            f'{_BUILD}.')
+
+
+def is_built():
+    """Whether the compiled operators are loaded."""
+    return _missing is None

@@ -1,0 +1,55 @@
+"""Plain PyTorch adder convolution: slow, short, the oracle of the tests.
+
+Y = -sum |X - W| over windows of a zero-padded input ("Towards Stable and
+Robust AdderNets", NeurIPS 2021, Eq. 1) and AdderNet's surrogate gradients
+(arXiv:1912.13200). Memory is that of the unfolded input times C_out: use
+small tensors.
+"""
+import torch
+import torch.nn.functional as F
+from torch.nn.modules.utils import _pair
+
+
+def _differences(input, weight, stride, padding, dilation, groups):
+    """X - W for every output and tap: (N, G, C_out/G, C_in/G*K*K, P)."""
+    geometry = dict(stride=stride, padding=padding, dilation=dilation)
+    columns = F.unfold(input, weight.shape[2:], **geometry)
+    columns = columns.view(len(input), groups, 1, -1, columns.shape[-1])
+    return columns - weight.view(1, groups, len(weight) // groups, -1, 1)
+
+
+def output_shape(input, weight, stride=1, padding=0, dilation=1):
+    """(N, C_out, H_out, W_out) of a convolution."""
+    size = [(extent + 2 * p - d * (k - 1) - 1) // s + 1
+            for extent, k, s, p, d in zip(
+                input.shape[2:], weight.shape[2:], _pair(stride),
+                _pair(padding), _pair(dilation))]
+    return (len(input), len(weight), *size)
+
+
+def adder_conv2d(input, weight, stride=1, padding=0, dilation=1, groups=1):
+    """Forward: (N, C_in, H, W) to (N, C_out, H_out, W_out)."""
+    difference = _differences(
+        input, weight, stride, padding, dilation, groups)
+    shape = output_shape(input, weight, stride, padding, dilation)
+    return -difference.abs().sum(3).reshape(shape)
+
+
+def adder_conv2d_backward(grad_output, input, weight, stride=1, padding=0,
+                          dilation=1, groups=1, input_gradient='hardtanh'):
+    """Surrogate gradients (grad_input, grad_weight), raw and unscaled.
+
+    dY/dW = X - W; dY/dX = clip(W - X, -1, 1), or sign(W - X) with
+    ``input_gradient='sign'``.
+    """
+    difference = _differences(
+        input, weight, stride, padding, dilation, groups)
+    grad = grad_output.reshape(
+        len(input), groups, len(weight) // groups, 1, -1)
+    grad_weight = (difference * grad).sum((0, 4)).view_as(weight)
+    clip = torch.sign if input_gradient == 'sign' else F.hardtanh
+    columns = (clip(-difference) * grad).sum(2).flatten(1, 2)
+    grad_input = F.fold(
+        columns, input.shape[2:], weight.shape[2:], stride=stride,
+        padding=padding, dilation=dilation)
+    return grad_input, grad_weight
