@@ -1,0 +1,91 @@
+"""Tiny data for tests of datasets and tools."""
+
+import cv2
+import numpy as np
+import pytest
+
+SPLITS = dict(train=6, val=3, test=3)
+CLASSES = tuple('0123456789')
+SIZE = 64
+OBJECT = '''  <object>
+    <name>{name}</name>
+    <difficult>0</difficult>
+    <bndbox>
+      <xmin>{x1}</xmin><ymin>{y1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax>
+    </bndbox>
+  </object>
+'''
+ANNOTATION = '''<annotation>
+  <size><width>{size}</width><height>{size}</height><depth>3</depth></size>
+{objects}</annotation>
+'''
+
+
+def draw(rng, box, label):
+    """Return a noisy picture with one bright rectangle."""
+    picture = rng.integers(0, 60, (SIZE, SIZE, 3), dtype=np.uint8)
+    x1, y1, x2, y2 = box
+    picture[y1 - 1:y2, x1 - 1:x2] = 120 + 10 * label
+    return picture
+
+
+def annotate(name, box, size=SIZE):
+    x1, y1, x2, y2 = box
+    return ANNOTATION.format(size=size, objects=OBJECT.format(
+        name=name, x1=x1, y1=y1, x2=x2, y2=y2))
+
+
+def make_voc(root):
+    """Write VOC2007-style folders: one rectangle in each 64x64 picture.
+
+    Names are <split>_<i>, classes '0', '1', '2', ..., corners 1-based.
+    """
+    for folder in ('JPEGImages', 'Annotations', 'ImageSets/Main'):
+        (root / folder).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for split, count in SPLITS.items():
+        names = [f'{split}_{i}' for i in range(count)]
+        (root / 'ImageSets' / 'Main' / f'{split}.txt').write_text(
+            '\n'.join(names) + '\n')
+        for label, name in enumerate(names):
+            x1, y1, width, height = rng.integers(10, 30, 4).tolist()
+            box = (x1, y1, x1 + width, y1 + height)
+            cv2.imwrite(str(root / 'JPEGImages' / f'{name}.jpg'),
+                        draw(rng, box, label))
+            (root / 'Annotations' / f'{name}.xml').write_text(
+                annotate(CLASSES[label], box))
+    return root
+
+
+def make_crops(root):
+    """Write <split>/<class>/<i>.png, 48x48, for ten classes."""
+    rng = np.random.default_rng(0)
+    for split in SPLITS:
+        for label, name in enumerate(CLASSES):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(2):
+                picture = draw(rng, (8, 8, 40, 40), label)[:48, :48]
+                cv2.imwrite(str(folder / f'{i}.png'), picture)
+    return root
+
+
+@pytest.fixture
+def voc(tmp_path):
+    """Return a fresh VOC2007 folder that a test may damage."""
+    return make_voc(tmp_path / 'VOC2007')
+
+
+@pytest.fixture(scope='session')
+def digits(tmp_path_factory):
+    """Return a data root in the layout of the digit configs; read-only."""
+    root = tmp_path_factory.mktemp('digits')
+    make_voc(root / 'VOC2007')
+    make_crops(root / 'crops')
+    return root
+
+
+@pytest.fixture
+def annotation():
+    """Return a function (name, box, size=64) -> text of a VOC annotation."""
+    return annotate

@@ -1,0 +1,204 @@
+import logging
+import pickle
+
+import pytest
+import torch
+from mmdet.datasets import XMLDataset
+from mmdet.evaluation import VOCMetric
+from mmengine.logging import MMLogger
+from mmengine.registry import DATASETS
+
+from mmadder.datasets.voc import CheckedXMLDataset
+from mmadder.errors import InputError
+
+CLASSES = ('0', '1', '2', '3', '4', '5')
+
+
+def build(root, split='train', kind='CheckedXMLDataset', **kwargs):
+    cfg = dict(type=kind, data_root=str(root),
+               ann_file=f'ImageSets/Main/{split}.txt',
+               data_prefix=dict(sub_data_root=''),
+               metainfo=dict(classes=CLASSES), pipeline=[])
+    return DATASETS.build(dict(cfg, **kwargs))
+
+
+@pytest.fixture
+def warnings():
+    """Collect the warnings of the current logger."""
+    records = []
+
+    class Collector(logging.Handler):
+
+        def emit(self, record):
+            records.append(record.getMessage())
+
+    collector = Collector(logging.WARNING)
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(collector)
+    yield records
+    logger.removeHandler(collector)
+
+
+def samples(dataset):
+    return [dataset.get_data_info(i) for i in range(len(dataset))]
+
+
+@pytest.mark.parametrize('kwargs', [
+    dict(), dict(test_mode=True), dict(lazy_init=True), dict(indices=2),
+    dict(serialize_data=False),
+    dict(filter_cfg=dict(filter_empty_gt=True, bbox_min_size=20))])
+def test_sound_data_gives_the_samples_of_xml_dataset(voc, warnings, kwargs):
+    checked = build(voc, **kwargs)
+    plain = build(voc, kind='mmdet.XMLDataset', **kwargs)
+    assert isinstance(checked, XMLDataset)
+    assert samples(checked) == samples(plain)
+    assert len(checked) == kwargs.get('indices', 6)
+    assert samples(pickle.loads(pickle.dumps(checked))) == samples(plain)
+    assert not warnings
+
+
+def test_data_prefix_may_be_left_out(voc):
+    assert samples(build(voc, data_prefix=dict())) == samples(build(voc))
+
+
+@pytest.mark.parametrize('count', [3, 21])
+def test_voc_metric_prints_the_classes_of_the_config(voc, capsys, count):
+    """Guard issue 2: below VOC2007 it printed aeroplane, bicycle, ..."""
+    classes = CLASSES[:1] + tuple(f'kind{i}' for i in range(1, count))
+    dataset = build(voc, metainfo=dict(classes=classes))
+    metric = VOCMetric()
+    metric.dataset_meta = dataset.metainfo
+    instance = samples(dataset)[0]['instances'][0]
+    boxes = torch.tensor([instance['bbox']], dtype=torch.float32)
+    labels = torch.tensor([0])
+    metric.process({}, [dict(
+        gt_instances=dict(bboxes=boxes, labels=labels),
+        ignored_instances=dict(bboxes=boxes[:0], labels=labels[:0]),
+        pred_instances=dict(bboxes=boxes, labels=labels,
+                            scores=torch.ones(1)))])
+    assert metric.evaluate(1)['pascal_voc/mAP'] == 1
+    printed = capsys.readouterr().out
+    assert classes[-1] in printed
+    assert 'aeroplane' not in printed
+
+
+def test_box_without_area_is_ignored_in_training_only(
+        voc, annotation, warnings):
+    path = voc / 'Annotations' / 'train_2.xml'
+    path.write_text(annotation('2', (10, 20, 10, 30)))
+    train, test = build(voc), build(voc, test_mode=True)
+    flags = [[i['ignore_flag'] for i in info['instances']]
+             for info in samples(train)]
+    assert flags == [[0], [0], [1], [0], [0], [0]]
+    assert samples(test)[2]['instances'][0]['ignore_flag'] == 0
+    assert len(warnings) == 2
+    assert 'without area (ignored in training): 1, in train_2.xml' in \
+        warnings[0]
+    assert 'counted as in XMLDataset' in warnings[1]
+
+
+def test_box_outside_is_kept_and_reported(voc, annotation, warnings):
+    """One without area inside would become flat when Resize clips it."""
+    folder = voc / 'Annotations'
+    (folder / 'train_0.xml').write_text(annotation('0', (0, 0, 64, 64)))
+    (folder / 'train_1.xml').write_text(annotation('1', (40, 40, 90, 60)))
+    (folder / 'train_2.xml').write_text(annotation('2', (70, 10, 90, 60)))
+    infos = samples(build(voc))
+    assert [i['instances'][0]['ignore_flag'] for i in infos[:3]] == [0, 0, 1]
+    assert infos[1]['instances'][0]['bbox'] == [39, 39, 89, 59]
+    assert len(warnings) == 1
+    assert 'reach outside their picture (kept): 2' in warnings[0]
+
+
+def test_unknown_class_is_one_warning_with_counts(voc, warnings):
+    dataset = build(voc, metainfo=dict(classes=('0', '1')))
+    assert [len(info['instances']) for info in samples(dataset)] == \
+        [1, 1, 0, 0, 0, 0]
+    assert len(warnings) == 1
+    assert 'not in the config: 2 (1), 3 (1), 4 (1), 5 (1)' in warnings[0]
+
+
+def test_no_object_left_is_an_error(voc, annotation):
+    with pytest.raises(InputError, match=r"classes \('cat',\).*'0': 1"):
+        build(voc, metainfo=dict(classes=('cat', )))
+    for path in (voc / 'Annotations').iterdir():
+        path.write_text(annotation('0', (10, 20, 10, 30)))
+    with pytest.raises(InputError, match='none that can be used'):
+        build(voc)
+
+
+def test_no_picture_left_is_an_error(voc):
+    with pytest.raises(InputError, match='none of the 6 pictures.*min_size'):
+        build(voc, filter_cfg=dict(min_size=100))
+
+
+@pytest.mark.parametrize('classes', [None, (), 'cell', ('a', 'a')])
+def test_bad_classes(voc, classes):
+    metainfo = None if classes is None else dict(classes=classes)
+    with pytest.raises(InputError, match='classes|class twice'):
+        build(voc, metainfo=metainfo)
+
+
+def test_bbox_min_size_is_for_training(voc):
+    with pytest.raises(InputError, match='bbox_min_size.*training'):
+        build(voc, test_mode=True, filter_cfg=dict(bbox_min_size=2))
+
+
+def test_missing_root_and_split(voc):
+    with pytest.raises(InputError, match='nowhere is not a directory'):
+        build(voc / 'nowhere')
+    with pytest.raises(InputError, match='other.txt.*does not exist'):
+        build(voc, split='other')
+    (voc / 'ImageSets' / 'Main' / 'train.txt').write_text('\n\n')
+    with pytest.raises(InputError, match='train.txt is empty'):
+        build(voc)
+
+
+def test_lazy_init_reports_when_it_loads(voc):
+    (voc / 'Annotations' / 'train_0.xml').unlink()
+    dataset = build(voc, lazy_init=True)
+    with pytest.raises(InputError, match='train_0.xml does not exist'):
+        dataset.full_init()
+
+
+@pytest.mark.parametrize('old, new, message', [
+    ('<annotation>', '<annotation', 'is not XML'),
+    ('<size>', '<form>', 'is not XML'),
+    ('size>', 'form>', 'has no <size>'),
+    ('width>64', 'width>0', 'positive <width>'),
+    ('height>64', 'height>tall', "<size>.*<height>, got 'tall'"),
+    ('<name>0</name>', '', r'object 1 has no <name>'),
+    ('bndbox>', 'box>', r'object 1 \(0\) has no <bndbox>'),
+    ('<xmin>', '<xmin>x', "<bndbox> needs a number in <xmin>, got 'x"),
+    ('<ymax>', '<ymax>-', 'ymin > ymax'),
+    ('<xmax>', '<xmax>nan</xmax><xmax>', "<xmax>, got 'nan'"),
+    ('<ymin>', '<ymin>inf</ymin><ymin>', "<ymin>, got 'inf'"),
+    ('<difficult>0', '<difficult>no', "<difficult>, got 'no'"),
+])
+def test_malformed_annotation(voc, old, new, message):
+    path = voc / 'Annotations' / 'train_0.xml'
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(InputError, match=f'train_0.xml.*{message}'):
+        build(voc)
+
+
+def test_problems_are_collected_into_one_error(voc):
+    (voc / 'JPEGImages' / 'train_1.jpg').unlink()
+    (voc / 'Annotations' / 'train_2.xml').write_bytes(b'')
+    split = voc / 'ImageSets' / 'Main' / 'train.txt'
+    split.write_text(split.read_text() + '\nghost_1\nghost_2\nghost_3\n')
+    with pytest.raises(InputError) as caught:
+        build(voc)
+    lines = str(caught.value).splitlines()
+    assert '6 of 10 entries' in lines[0]
+    assert [text in line for text, line in zip(
+        ('picture', 'train_2.xml is not XML', 'line 7 is blank', 'ghost_1',
+         'ghost_2', 'and 1 more'), lines[1:], strict=True)] == [True] * 6
+    assert 'train_1.jpg does not exist' in lines[1]
+
+
+def test_name_is_found_from_both_scopes():
+    for scope in ('mmdet', 'mmpretrain'):
+        assert DATASETS.get(f'{scope}.CheckedXMLDataset') in (
+            None, CheckedXMLDataset)
+    assert DATASETS.get('CheckedXMLDataset') is CheckedXMLDataset
