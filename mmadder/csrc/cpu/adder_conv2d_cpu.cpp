@@ -29,6 +29,17 @@ at::Tensor dense(const at::Tensor& tensor, at::ScalarType dtype) {
   return tensor.to(dtype).contiguous();
 }
 
+// A strided 1x1 window without padding meets every stride-th pixel only.
+bool skips_pixels(const Conv2dGeometry& g) {
+  return g.taps() == 1 && g.pad_h == 0 && g.pad_w == 0 &&
+      g.stride_h * g.stride_w > 1;
+}
+
+at::Tensor met_pixels(const Conv2dGeometry& g, const at::Tensor& image) {
+  return image.slice(2, 0, c10::nullopt, g.stride_h)
+      .slice(3, 0, c10::nullopt, g.stride_w);
+}
+
 at::Tensor adder_conv2d_cpu(
     const at::Tensor& input, const at::Tensor& weight, at::IntArrayRef stride,
     at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups,
@@ -36,6 +47,10 @@ at::Tensor adder_conv2d_cpu(
   check_memory("adder_conv2d", input, weight, "weight");
   const auto g = conv2d_geometry(
       input.sizes(), weight.sizes(), stride, padding, dilation, groups);
+  if (skips_pixels(g))
+    return adder_conv2d_cpu(
+        met_pixels(g, input), weight, {1, 1}, padding, dilation, groups, mode,
+        input_gradient);
   const auto dtype = compute_type(input);
   const auto x = dense(input, dtype), w = dense(weight, dtype);
   const auto output =
@@ -72,6 +87,14 @@ at::Tensor adder_conv2d_input_grad_cpu(
       grad_output.sizes() == at::IntArrayRef(expected), name,
       ": grad_output has shape ", grad_output.sizes(), ", expected ",
       at::IntArrayRef(expected));
+  if (skips_pixels(g)) {
+    const auto grad_input = at::zeros(input.sizes(), input.options());
+    met_pixels(g, grad_input)
+        .copy_(adder_conv2d_input_grad_cpu(
+            grad_output, met_pixels(g, input), weight, {1, 1}, padding,
+            dilation, groups, input_gradient));
+    return grad_input;
+  }
   const auto dtype = compute_type(input);
   const auto form =
       input_gradient == "sign" ? cpu::kSign : cpu::kHardtanh;

@@ -56,10 +56,12 @@ inline std::vector<Band> make_bands(
   return bands;
 }
 
-// Enough bands for a few per thread, none larger than the caches like.
+// Bands as large as the caches like, but a few for each of several threads.
 inline int64_t band_positions(int64_t positions, int64_t most) {
-  return std::clamp<int64_t>(
-      positions / (4 * at::get_num_threads()), 64, most);
+  const int64_t threads = at::get_num_threads();
+  return threads == 1
+      ? most
+      : std::clamp<int64_t>(positions / (3 * threads), 64, most);
 }
 
 // Floats that are not initialized, aligned for any vector.
