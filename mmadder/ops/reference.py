@@ -15,7 +15,8 @@ def _differences(input, weight, stride, padding, dilation, groups):
     geometry = dict(stride=stride, padding=padding, dilation=dilation)
     columns = F.unfold(input, weight.shape[2:], **geometry)
     columns = columns.view(len(input), groups, 1, -1, columns.shape[-1])
-    return columns - weight.view(1, groups, len(weight) // groups, -1, 1)
+    return columns - weight.reshape(
+        1, groups, len(weight) // groups, -1, 1)
 
 
 def output_shape(input, weight, stride=1, padding=0, dilation=1):

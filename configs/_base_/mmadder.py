@@ -1,0 +1,9 @@
+# What all configs share, in MMPretrain and MMDetection alike.
+custom_imports = dict(imports=['mmadder'], allow_failed_imports=False)
+custom_hooks = [
+    # Adder gradients ignore the loss scale of mixed precision and of gradient
+    # accumulation: this hook hands it to the layers.
+    dict(type='LossScaleHook'),
+    # Test and resume only with a checkpoint in which every key fits.
+    dict(type='CheckpointCheckHook'),
+]

@@ -1,0 +1,68 @@
+"""Keep local gradient scaling right under loss scaling and accumulation."""
+from mmengine.hooks import Hook
+from mmengine.optim import ApexOptimWrapper, OptimWrapper, OptimWrapperDict
+from mmengine.registry import HOOKS
+
+from mmadder.layers import set_loss_scale
+
+
+@HOOKS.register_module()
+class LossScaleHook(Hook):
+    """Tell the adder layers what their loss is multiplied with.
+
+    ``custom_hooks = [dict(type='LossScaleHook')]`` belongs to every training
+    of adder layers with AmpOptimWrapper or ``accumulative_counts``, and does
+    no harm to others: the gradient of an adder weight is rescaled to a fixed
+    size, so a GradScaler would later shrink it 65536-fold, and accumulation
+    would add instead of average.
+
+    Raises:
+        TypeError: before training, if the optimizer wrapper does not say how
+            it scales the loss.
+        ValueError: in training, if several optimizers scale it differently.
+    """
+
+    def before_train(self, runner):
+        get_loss_factor(runner.optim_wrapper)
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        set_loss_scale(get_loss_factor(runner.optim_wrapper))
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None,
+                         outputs=None):
+        set_loss_scale(1)
+
+
+def get_loss_factor(optim_wrapper):
+    """Return what an optimizer wrapper multiplies the next loss with.
+
+    Args:
+        optim_wrapper (OptimWrapper | OptimWrapperDict): AmpOptimWrapper has
+            a gradient scaler; any may accumulate gradients.
+
+    Returns:
+        float: scale of the GradScaler / number of accumulated iterations;
+        fewer of them at the end of the training.
+
+    Raises:
+        TypeError: another wrapper, such as DeepSpeed's or Apex's.
+        ValueError: the factors of an OptimWrapperDict differ.
+    """
+    if isinstance(optim_wrapper, OptimWrapperDict):
+        factors = {name: get_loss_factor(wrapper)
+                   for name, wrapper in optim_wrapper.items()}
+        if len(set(factors.values())) > 1:
+            raise ValueError(
+                'adder layers need one loss scale, but the optimizer '
+                f'wrappers have {factors}; give all the same loss_scale and '
+                'accumulative_counts')
+        return next(iter(factors.values()))
+    if (not isinstance(optim_wrapper, OptimWrapper)
+            or isinstance(optim_wrapper, ApexOptimWrapper)):
+        raise TypeError(
+            f'LossScaleHook cannot tell the loss scale of '
+            f'{type(optim_wrapper).__name__}; use OptimWrapper or '
+            'AmpOptimWrapper')
+    scaler = getattr(optim_wrapper, 'loss_scaler', None)
+    grad_scale = 1 if scaler is None else scaler.get_scale()
+    return optim_wrapper.scale_loss(grad_scale)

@@ -1,0 +1,10 @@
+from .adder_conv2d import AdderConv2d
+from .local_gradient_scaling import (get_loss_scale, local_gradient_scaling,
+                                     set_loss_scale)
+from .weight_norm import (AWN, WS, adaptive_weight_norm,
+                          weight_standardization)
+
+__all__ = [
+    'AWN', 'WS', 'AdderConv2d', 'adaptive_weight_norm', 'get_loss_scale',
+    'local_gradient_scaling', 'set_loss_scale', 'weight_standardization'
+]

@@ -1,0 +1,175 @@
+"""The adder convolution as a layer for ``conv_cfg``."""
+import weakref
+
+import torch
+from mmengine.registry import MODELS
+from torch import nn
+from torch.nn.modules.utils import _pair
+
+from mmadder.ops import adder_conv2d
+
+from .local_gradient_scaling import local_gradient_scaling
+from .weight_norm import AWN, WS
+
+WEIGHT_NORMS = dict(AWN=AWN, WS=WS)
+
+
+@MODELS.register_module()
+class AdderConv2d(nn.Module):
+    """Convolution that sums distances instead of products.
+
+    ``conv_cfg=dict(type='AdderConv2d', weight_norm='AWN')`` puts it in place
+    of nn.Conv2d wherever OpenMMLab takes a ``conv_cfg``. It is no subclass of
+    it: initializers and conv-BN fusion written for a linear layer must not
+    find it. Outputs are far below zero, so a normalization must follow.
+
+    The weight goes through ``weight_norm``, its gradient through the local
+    scaling on the way back to it (arXiv:1912.13200; "Towards Stable and
+    Robust AdderNets", NeurIPS 2021).
+
+    Args:
+        in_channels, out_channels (int)
+        kernel_size, stride, padding, dilation (int | tuple): one or (h, w).
+            Padding is samples of value 0, which add -abs(weight).
+        groups (int): divides both channels.
+        bias (bool): add a trainable bias, zero at the start.
+        weight_norm (str | dict | None): 'AWN', 'WS', or their arguments, as
+            in ``dict(type='AWN', nu=1.0, upsilon=0.5)``.
+        eta (float | None): root mean square of the gradient that reaches the
+            weight norm; None leaves the gradient as it is.
+        mode, input_gradient (str): see :func:`mmadder.ops.adder_conv2d`.
+        padding_mode (str): 'zeros'.
+    Input:
+        (N, in_channels, H, W), float32 or float64; half types are computed
+        in float32.
+    Returns:
+        Tensor: (N, out_channels, H_out, W_out), as nn.Conv2d; float32 under
+        autocast.
+    Raises:
+        ValueError: an argument out of its range; the message names it.
+    Example:
+        >>> layer = AdderConv2d(3, 16, 3, stride=2, padding=1,
+        ...                     weight_norm='AWN')
+        >>> tuple(layer(torch.rand(2, 3, 9, 8)).shape)
+        (2, 16, 5, 4)
+        >>> {k: tuple(v.shape) for k, v in layer.state_dict().items()}
+        {'weight': (16, 3, 3, 3), 'awn.nu': (16,), 'awn.upsilon': (16,)}
+    """
+
+    instances = weakref.WeakSet()  # all alive, for checks of the training
+
+    # What mmcv's ConvModule reads beside the arguments.
+    transposed = False
+    output_padding = (0, 0)
+
+    def __init__(self,
+                 in_channels,
+                 out_channels,
+                 kernel_size,
+                 stride=1,
+                 padding=0,
+                 dilation=1,
+                 groups=1,
+                 bias=False,
+                 weight_norm=None,
+                 eta=0.2,
+                 mode='auto',
+                 input_gradient='hardtanh',
+                 padding_mode='zeros'):
+        super().__init__()
+        _check_channels(in_channels, out_channels, groups)
+        if eta is not None and not eta > 0:
+            raise ValueError(f'eta must be positive or None, got {eta}')
+        if padding_mode != 'zeros':
+            raise ValueError(
+                f"padding_mode must be 'zeros', got {padding_mode!r}; pad "
+                'the input with a layer before this one')
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.kernel_size = _checked_pair('kernel_size', kernel_size, 1)
+        self.stride = _checked_pair('stride', stride, 1)
+        self.padding = _checked_pair('padding', padding, 0)
+        self.dilation = _checked_pair('dilation', dilation, 1)
+        self.groups = groups
+        self.eta = eta
+        self.mode = mode
+        self.input_gradient = input_gradient
+        self.padding_mode = padding_mode
+        self.weight = nn.Parameter(torch.empty(
+            out_channels, in_channels // groups, *self.kernel_size))
+        self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
+        norm = _build_weight_norm(weight_norm, out_channels)
+        self.awn = norm if isinstance(norm, AWN) else None
+        self.ws = norm if isinstance(norm, WS) else None
+        self.init_weights()
+        self.instances.add(self)
+
+    def __setstate__(self, state):  # of a copy or an unpickled layer
+        super().__setstate__(state)
+        self.instances.add(self)
+
+    @property
+    def normalized_weight(self):
+        """What the input is compared with: the weight after its norm."""
+        norm = self.awn or self.ws
+        return self.weight if norm is None else norm(self.weight)
+
+    def init_weights(self):
+        """Draw the weight from N(0, 1), as AdderNet; reset norm and bias."""
+        nn.init.normal_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+        if self.awn is not None:
+            self.awn.init_weights()
+
+    def forward(self, input):
+        weight = self.normalized_weight
+        if self.eta is not None:
+            weight = local_gradient_scaling(weight, self.eta)
+        return adder_conv2d(
+            input, weight, self.bias, self.stride, self.padding,
+            self.dilation, self.groups, mode=self.mode,
+            input_gradient=self.input_gradient)
+
+    def extra_repr(self):
+        return (f'{self.in_channels}, {self.out_channels}, '
+                f'kernel_size={self.kernel_size}, stride={self.stride}, '
+                f'padding={self.padding}, dilation={self.dilation}, '
+                f'groups={self.groups}, bias={self.bias is not None}, '
+                f'eta={self.eta}, mode={self.mode!r}, '
+                f'input_gradient={self.input_gradient!r}')
+
+
+def _check_channels(in_channels, out_channels, groups):
+    sizes = dict(groups=groups, in_channels=in_channels,
+                 out_channels=out_channels)
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f'{name} must be at least 1, got {size}')
+        if size % groups:
+            raise ValueError(
+                f'groups must divide {name}, got {groups} and {size}')
+
+
+def _checked_pair(name, value, least):
+    """Return (h, w) of an argument that may be one number."""
+    pair = tuple(_pair(value))
+    if len(pair) != 2 or not all(
+            isinstance(size, int) and size >= least for size in pair):
+        raise ValueError(
+            f'{name} must be an integer or a pair (h, w) of integers of at '
+            f'least {least}, got {value!r}')
+    return pair
+
+
+def _build_weight_norm(cfg, out_channels):
+    if cfg is None:
+        return None
+    arguments = dict(cfg) if isinstance(cfg, dict) else dict(type=cfg)
+    kind = arguments.pop('type', None)
+    kind = WEIGHT_NORMS.get(kind, kind)
+    if kind not in WEIGHT_NORMS.values():
+        raise ValueError(
+            f'weight_norm must be None, one of {tuple(WEIGHT_NORMS)} or a '
+            f"dict with such a 'type', got {cfg!r}")
+    return kind(out_channels, **arguments)

@@ -1,0 +1,4 @@
+from .backbones import AdderResNet
+from .necks import AdderFPN
+
+__all__ = ['AdderFPN', 'AdderResNet']

@@ -1,0 +1,105 @@
+"""ResNets of adder layers, for classification and detection alike."""
+
+from mmengine.model import update_init_info
+from mmengine.registry import MODELS
+from mmpretrain.models import ResNet
+
+from mmadder.engine.checkpoint import load_pretrained, split_pretrained
+from mmadder.errors import InputError
+
+# Classifier of torchvision's ResNets, which have no backbone prefix.
+CLASSIFIER = ('fc.', )
+
+
+@MODELS.register_module()
+class AdderResNet(ResNet):
+    """ResNet whose residual blocks are built of adder layers.
+
+    All 3x3 and 1x1 convolutions of the blocks, the 1x1 downsample included,
+    become adders; the stem stays an ordinary convolution (AdderNet,
+    arXiv:1912.13200). The class is MMPretrain's ResNet on MMEngine's root
+    registry: one name in MMPretrain and MMDetection configs, and checkpoints
+    of the one load into the other.
+
+    Differences from MMPretrain's and MMDetection's defaults:
+
+    - ``conv_cfg`` builds adders with Adaptive Weight Normalization
+      ("Towards Stable and Robust AdderNets", NeurIPS 2021);
+      ``conv_cfg=None`` gives the CNN twin, all else equal.
+    - No stage is frozen and batch norms learn, also in detection: adder
+      features have a large variance (AdderDet, arXiv:2112.13608).
+    - ``zero_init_residual=False``: a block that starts at zero sends no
+      gradient to its last adder.
+    - ``init_cfg=dict(type='Pretrained', checkpoint=F, prefix='backbone.')``
+      loads every key of the backbone or fails; see
+      :func:`mmadder.engine.checkpoint.load_pretrained`. A convolutional
+      checkpoint has the same keys as adders without weight norm: nothing
+      tells those two apart.
+
+    Args:
+        depth (int): 18, 34 or 50.
+        conv_cfg (dict, optional): layers of the residual blocks.
+        norm_eval (bool): keep batch norms in evaluation mode in training.
+        zero_init_residual (bool): start the last norm of each block at zero.
+        **kwargs: of MMPretrain's ResNet, such as ``stem_channels`` and
+            ``base_channels`` (64), ``out_indices`` ((3, )),
+            ``frozen_stages`` (-1), ``norm_cfg`` (BN) and ``init_cfg``.
+    Input:
+        (N, in_channels, H, W), float.
+    Returns:
+        tuple: for each stage i of ``out_indices``, its features
+        (N, base_channels * expansion * 2**i, H / 2**(i + 2), W / 2**(i + 2)),
+        sizes rounded up; expansion is 1, for depth 50 it is 4.
+    Raises:
+        InputError: another depth, or a pretrained checkpoint that does not
+            fit.
+    Example:
+        >>> model = AdderResNet(18, out_indices=(0, 1, 2, 3))
+        >>> for features in model(torch.rand(2, 3, 64, 64)):
+        ...     print(tuple(features.shape))
+        (2, 64, 16, 16)
+        (2, 128, 8, 8)
+        (2, 256, 4, 4)
+        (2, 512, 2, 2)
+    """
+
+    arch_settings = {
+        depth: ResNet.arch_settings[depth] for depth in (18, 34, 50)}
+
+    def __init__(self,
+                 depth,
+                 *,
+                 conv_cfg=dict(type='AdderConv2d', weight_norm='AWN'),
+                 norm_eval=False,
+                 zero_init_residual=False,
+                 **kwargs):
+        if depth not in self.arch_settings:
+            raise InputError(
+                f'depth of AdderResNet must be one of '
+                f'{tuple(self.arch_settings)}, got {depth!r}')
+        super().__init__(
+            depth,
+            conv_cfg=conv_cfg,
+            norm_eval=norm_eval,
+            zero_init_residual=zero_init_residual,
+            **kwargs)
+
+    def _make_stem_layer(self, in_channels, stem_channels):
+        conv_cfg, self.conv_cfg = self.conv_cfg, None
+        super()._make_stem_layer(in_channels, stem_channels)
+        self.conv_cfg = conv_cfg
+
+    def init_weights(self):
+        """Initialize, then load the ``Pretrained`` checkpoint, if any."""
+        first_time, init_cfg = not self.is_init, self.init_cfg
+        self.init_cfg, pretrained = split_pretrained(init_cfg)
+        super().init_weights()
+        self.init_cfg = init_cfg
+        if first_time and pretrained is not None:
+            load_pretrained(self, ignore=CLASSIFIER, **pretrained)
+            self._log_pretrained(pretrained['checkpoint'])
+
+    def _log_pretrained(self, checkpoint):
+        # Present only while the whole model is being initialized.
+        if hasattr(self, '_params_init_info'):
+            update_init_info(self, f'AdderResNet: load from {checkpoint}')

@@ -1,0 +1,196 @@
+"""Every config builds, makes one training step and one prediction."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import HorizontalBoxes
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.structures import InstanceData
+from mmpretrain.structures import DataSample
+from torch import nn
+
+from mmadder.layers import AdderConv2d
+from mmadder.models import AdderFPN, AdderResNet
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+TWINS = {
+    'digits/ann-awn-resnet18_1xb32-5e_digits.py':
+    'digits/cnn-resnet18_1xb32-5e_digits.py',
+    'digits/faster-rcnn_ann-awn-r18_ann-awn-fpn_1xb8-4e_digits.py':
+    'digits/faster-rcnn_cnn-r18_cnn-fpn_1xb8-4e_digits.py',
+    'bccd/faster-rcnn_ann-awn-r18_ann-awn-fpn_1xb4-12e_bccd.py':
+    'bccd/faster-rcnn_cnn-r18_cnn-fpn_1xb4-12e_bccd.py'}
+NAMES = sorted([*TWINS, *TWINS.values()])
+DETECTION = [name for name in NAMES if 'faster-rcnn' in name]
+CLASSIFICATION = [name for name in NAMES if name not in DETECTION]
+# A user's own config: an MMDetection model with two parts swapped.
+PLAIN = '''
+_base_ = ['mmdet::_base_/models/faster-rcnn_r50_fpn.py',
+          'mmdet::_base_/schedules/schedule_1x.py',
+          'mmdet::_base_/default_runtime.py']
+model = dict(
+    backbone=dict(type='AdderResNet', depth=18, frozen_stages=-1,
+                  norm_eval=False, init_cfg=None),
+    neck=dict(type='AdderFPN', in_channels=[64, 128, 256, 512]),
+    roi_head=dict(bbox_head=dict(num_classes=20)))
+optim_wrapper = dict(paramwise_cfg=dict(
+    custom_keys={'.awn.': dict(lr_mult=1e-5, decay_mult=0.)}))
+'''
+
+
+def load(name):
+    return Config.fromfile(CONFIGS / name)
+
+
+def build_model(cfg):
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        return MODELS.build(cfg.model)
+
+
+def build_optimizer(cfg, model):
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        return build_optim_wrapper(model, cfg.optim_wrapper)
+
+
+def random_scenes(size=64):
+    """Two pictures with one object each, as a MMDetection dataloader."""
+    samples = []
+    for label in (0, 1):
+        boxes = HorizontalBoxes(torch.tensor([[8., 8., 40., 44.]]))
+        samples.append(DetDataSample(
+            metainfo=dict(img_id=label, img_shape=(size, size),
+                          ori_shape=(size, size), scale_factor=(1., 1.)),
+            gt_instances=InstanceData(
+                bboxes=boxes, labels=torch.tensor([label])),
+            ignored_instances=InstanceData(
+                bboxes=boxes[:0], labels=torch.zeros(0, dtype=torch.long))))
+    pictures = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
+    return dict(inputs=list(pictures), data_samples=samples)
+
+
+def random_crops():
+    """Two crops, as a MMPretrain dataloader gives them."""
+    return dict(
+        inputs=torch.randint(0, 256, (2, 3, 48, 48), dtype=torch.uint8),
+        data_samples=[DataSample().set_gt_label(i) for i in (0, 1)])
+
+
+def take_step(model, optim_wrapper, batch):
+    """Make one training step; every parameter moves and stays finite."""
+    before = {key: p.detach().clone() for key, p in model.named_parameters()}
+    losses = model.train().train_step(batch, optim_wrapper)
+    assert all(math.isfinite(loss) for loss in losses.values())
+    for key, parameter in model.named_parameters():
+        assert torch.isfinite(parameter).all(), key
+        if '.awn.' not in key:  # too slow to show in float32
+            assert not torch.equal(parameter, before[key]), key
+
+
+def is_adder_or_conv(module):
+    return isinstance(module, (AdderConv2d, nn.Conv2d))
+
+
+def test_all_configs_are_tested():
+    found = [path.relative_to(CONFIGS).as_posix()
+             for path in CONFIGS.glob('[!_]*/*.py')]
+    assert sorted(found) == NAMES
+
+
+@pytest.mark.parametrize('name', DETECTION)
+def test_detector_steps_and_predicts(name):
+    cfg = load(name)
+    model = build_model(cfg)
+    take_step(model, build_optimizer(cfg, model), random_scenes())
+    for sample in model.eval().test_step(random_scenes()):
+        assert sample.pred_instances.bboxes.shape[1:] == (4, )
+        assert torch.isfinite(sample.pred_instances.scores).all()
+        assert (sample.pred_instances.labels < cfg.num_classes).all()
+
+
+@pytest.mark.parametrize('name', CLASSIFICATION)
+def test_classifier_steps_and_predicts(name):
+    cfg = load(name)
+    model = build_model(cfg)
+    take_step(model, build_optimizer(cfg, model), random_crops())
+    for sample in model.eval().test_step(random_crops()):
+        assert sample.pred_score.shape == (10, )
+        assert sample.pred_score.sum().item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_awn_and_norms_in_the_optimizer(name):
+    cfg = load(name)
+    model = build_model(cfg)
+    names = {id(p): key for key, p in model.named_parameters()}
+    norms = {id(p) for m in model.modules()
+             if isinstance(m, nn.BatchNorm2d) for p in m.parameters()}
+    lr = cfg.optim_wrapper.optimizer.lr
+    groups = build_optimizer(cfg, model).optimizer.param_groups
+    seen = 0
+    for group in groups:
+        for parameter in group['params']:
+            seen += 1
+            awn = '.awn.' in names[id(parameter)]
+            slow = awn or id(parameter) in norms
+            assert group['lr'] == pytest.approx(lr * (1e-5 if awn else 1))
+            assert group['weight_decay'] == (0. if slow else 1e-4)
+    assert seen == len(names)
+
+
+@pytest.mark.parametrize('name, twin', TWINS.items())
+def test_twin_has_all_else_equal(name, twin):
+    ours, other = load(name), load(twin)
+    for part in ('backbone', 'neck'):
+        if 'conv_cfg' in ours.model[part]:
+            assert ours.model[part].conv_cfg == ours.adder_cfg
+            assert other.model[part].conv_cfg is None
+            other.model[part].conv_cfg = ours.adder_cfg
+    if 'init_cfg' in ours.model.backbone:
+        init_cfg = other.model.backbone.init_cfg
+        assert 'work_dirs/cnn-' in init_cfg.checkpoint
+        init_cfg.checkpoint = ours.model.backbone.init_cfg.checkpoint
+    assert ours.to_dict() == other.to_dict()
+
+
+@pytest.mark.parametrize('name', DETECTION)
+def test_detectors_have_27_adders_or_twins(name):
+    model = build_model(load(name))
+    assert type(model.backbone) is AdderResNet
+    assert type(model.neck) is AdderFPN
+    layers = [m for part in (model.backbone, model.neck)
+              for m in part.modules() if is_adder_or_conv(m)]
+    adders = [m for m in model.modules() if isinstance(m, AdderConv2d)]
+    assert len(layers) == 28  # the stem is a convolution in both
+    assert len(adders) == (27 if 'ann-awn' in name else 0)
+
+
+def test_digit_detector_loads_the_pretraining_config():
+    """The configs name each other's files, and the backbones fit."""
+    for name in DETECTION:
+        init_cfg = load(name).model.backbone.get('init_cfg')
+        if init_cfg is None:
+            continue
+        folder, file = Path(init_cfg.checkpoint).parts[1:]
+        classifier = load(f'digits/{folder}.py')
+        assert file == f'epoch_{classifier.train_cfg.max_epochs}.pth'
+        pretrained = build_model(classifier).backbone.state_dict()
+        own = build_model(load(name)).backbone.state_dict()
+        assert {key: x.shape for key, x in pretrained.items()} == {
+            key: x.shape for key, x in own.items()}
+
+
+def test_plain_mmdetection_config_with_two_parts_swapped():
+    cfg = Config.fromstring(PLAIN, '.py')
+    model = build_model(cfg)
+    model.init_weights()
+    take_step(model, build_optimizer(cfg, model), random_scenes())
+    adders = [m for m in model.modules() if isinstance(m, AdderConv2d)]
+    assert len(adders) == 27
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert all(m.training and m.running_mean.any() for m in norms)
