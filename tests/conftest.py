@@ -1,6 +1,9 @@
 """Tiny data for tests of datasets and tools."""
 
+from pathlib import Path
+
 import cv2
+import mmengine
 import numpy as np
 import pytest
 
@@ -89,3 +92,9 @@ def digits(tmp_path_factory):
 def annotation():
     """Return a function (name, box, size=64) -> text of a VOC annotation."""
     return annotate
+
+
+@pytest.fixture(scope='session')
+def site_packages():
+    """Return the folder in which MMDetection and MMPretrain lie."""
+    return Path(mmengine.__file__).parents[1]

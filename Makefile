@@ -1,0 +1,30 @@
+# The two front doors are `make quickstart` and `make test`.
+PYTHON ?= python3.11
+VENV ?= .venv
+WORK_DIR ?= work_dirs/quickstart
+
+.PHONY: help setup quickstart test test-slow clean
+
+help:
+	@echo 'make quickstart   set up, train an adder Faster R-CNN on digit scenes, evaluate, draw'
+	@echo 'make test         set up, run the tests'
+	@echo 'make test-slow    set up, run the slow tests'
+	@echo 'make setup        only set up: $(VENV) with the pinned stack and our extension'
+	@echo 'make clean        remove what quickstart and builds wrote, not $(VENV)'
+
+setup:
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo 'set-up: $(PYTHON) was not found: apt-get install python3.11 python3.11-dev python3.11-venv, or make PYTHON=/path/to/python3.11'; exit 1; }
+	@$(PYTHON) tools/setup_env.py --venv $(VENV)
+
+quickstart: setup
+	@$(VENV)/bin/python tools/quickstart.py --work-dir $(WORK_DIR)
+
+test: setup
+	$(VENV)/bin/python -m pytest -q --durations=10
+
+test-slow: setup
+	$(VENV)/bin/python -m pytest -q --durations=10 -m slow
+
+clean:
+	rm -rf $(WORK_DIR) build mmadder.egg-info mmadder/_C.*.so

@@ -1,0 +1,144 @@
+"""What a user can put right ends in one sentence and exit code 2."""
+
+import os
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmadder.engine import cli
+from mmadder.errors import InputError
+
+TOOLS = Path(__file__).parents[2] / 'tools'
+CONFIG = '''
+_base_ = 'mmdet::_base_/models/rpn_r50_fpn.py'
+default_scope = 'mmdet'
+data_root = 'data/none/'
+train_dataloader = dict(
+    batch_size=2, num_workers={workers},
+    collate_fn=dict(type='pseudo_collate'),
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='CheckedXMLDataset', data_root=data_root,
+        ann_file='ImageSets/Main/train.txt',
+        data_prefix=dict(sub_data_root=''),
+        metainfo=dict(classes=('0', '1', '2', '3', '4', '5')),
+        pipeline=[dict(type='CheckedLoadImageFromFile'),
+                  dict(type='LoadAnnotations', with_bbox=True),
+                  dict(type='PackDetInputs')]))
+test_dataloader = train_dataloader
+test_cfg = dict()
+test_evaluator = dict(type='VOCMetric')
+model = dict(backbone=dict(depth=18, init_cfg=None),
+             neck=dict(in_channels=[64, 128, 256, 512]))
+train_cfg = dict(by_epoch=True, max_epochs=1)
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=.1))
+'''
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def write(workers=0, text=''):
+        path = tmp_path / 'wrong.py'
+        path.write_text(CONFIG.format(workers=workers) + text)
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def fails(monkeypatch, capsys):
+    """Return a function that runs a tool and gives its last words."""
+
+    def run_tool(tool, *args):
+        path = str(TOOLS / tool)
+        monkeypatch.setattr(sys, 'argv', [path, *map(str, args)])
+        with pytest.raises(SystemExit) as stopped:
+            runpy.run_path(path, run_name='__main__')
+        assert stopped.value.code == 2
+        message = capsys.readouterr().err
+        assert 'Traceback' not in message
+        return message
+
+    return run_tool
+
+
+def test_missing_files(fails, config, voc):
+    assert fails('train.py', 'none.py').startswith(
+        "train.py: config 'none.py' does not exist")
+    assert "checkpoint 'none.pth' does not exist" in fails(
+        'test.py', config(), 'none.pth')
+    assert "data root 'data/none/' of train_dataloader" in fails(
+        'train.py', config())
+    assert "data root 'nowhere' of --data-root" in fails(
+        'train.py', config(), '--data-root', 'nowhere')
+    assert "checkpoint 'none.pth' does not exist" in fails(
+        'train.py', config(), '--data-root', voc, '--resume', 'none.pth')
+    assert "load_from 'none.pth' does not exist" in fails(
+        'train.py', config(text="load_from = 'none.pth'"), '--data-root', voc)
+    (voc / 'ImageSets' / 'Main' / 'train.txt').unlink()
+    assert 'train.txt' in fails('train.py', config(), '--data-root', voc)
+
+
+def test_wrong_options(fails, config, voc, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    assert 'use --data-root' in fails(
+        'train.py', config(), '--cfg-options', f'data_root={voc}')
+    assert 'needs auto_scale_lr' in fails(
+        'train.py', config(), '--data-root', voc, '--auto-scale-lr')
+    assert '--out pred.json: expected' in fails(
+        'test.py', config(), config(), '--out', 'pred.json')
+    assert 'tta_model' in fails(
+        'test.py', config(), config(), '--data-root', voc, '--tta')
+    assert 'visualization hook' in fails(
+        'test.py', config(), config(), '--data-root', voc, '--show-dir', 'x')
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='a GPU runs AMP')
+def test_amp_without_gpu(fails, config, voc):
+    assert '--amp needs a GPU' in fails(
+        'train.py', config(), '--data-root', voc, '--amp')
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_damaged_picture(fails, config, voc, workers):
+    """Also from a worker process, which sends its traceback along."""
+    (voc / 'JPEGImages' / 'train_0.jpg').write_bytes(b'')
+    message = fails('train.py', config(workers), '--data-root', voc)
+    assert message.splitlines()[-1].startswith('train.py: picture ')
+    assert 'train_0.jpg cannot be decoded' in message
+
+
+def test_real_bugs_keep_their_traceback():
+    with pytest.raises(ValueError, match='bug'):
+        with cli.short_messages('Interrupted.'):
+            raise ValueError('bug')
+
+
+@pytest.mark.parametrize('default', [None, 'pretrained.pth'])
+def test_resume_finds_the_last_checkpoint(tmp_path, capsys, default):
+    cfg = Config(dict(work_dir=str(tmp_path), load_from=default))
+    cli.resume(cfg, 'auto')
+    assert cfg.load_from == default and 'resume' not in cfg
+    assert 'from the beginning' in capsys.readouterr().out
+    (tmp_path / 'epoch_3.pth').touch()
+    # As written from another directory, or before the work dir was moved.
+    (tmp_path / 'last_checkpoint').write_text('elsewhere/epoch_3.pth')
+    cli.resume(cfg, 'auto')
+    assert cfg.load_from == str(tmp_path / 'epoch_3.pth') and cfg.resume
+    # As left by a run that was killed while it wrote the name.
+    (tmp_path / 'last_checkpoint').write_text('')
+    os.utime(tmp_path / 'epoch_3.pth', (0, 0))
+    (tmp_path / 'epoch_10.pth').touch()
+    (tmp_path / 'best_accuracy_epoch_1.pth').touch()
+    cli.resume(cfg, 'auto')
+    assert cfg.load_from == str(tmp_path / 'epoch_10.pth')
+    (tmp_path / 'last_checkpoint').write_text('elsewhere/epoch_3.pth')
+    (tmp_path / 'epoch_3.pth').unlink()
+    with pytest.raises(InputError, match='epoch_3.pth'):
+        cli.resume(cfg, 'auto')

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Train with several processes: one per GPU, or on the CPU where there is none.
+# Several machines: set NNODES, NODE_RANK, MASTER_ADDR and PORT.
+if [ $# -lt 2 ]; then
+    echo "usage: $0 CONFIG PROCESSES [options of train.py]" >&2
+    exit 2
+fi
+TOOLS=$(cd "$(dirname "$0")" && pwd)
+
+PYTHONPATH="$TOOLS/..:$PYTHONPATH" exec "${PYTHON:-python}" \
+    -m torch.distributed.run \
+    --nnodes "${NNODES:-1}" \
+    --node_rank "${NODE_RANK:-0}" \
+    --master_addr "${MASTER_ADDR:-127.0.0.1}" \
+    --master_port "${PORT:-29500}" \
+    --nproc_per_node "$2" \
+    "$TOOLS/train.py" "$1" --launcher pytorch "${@:3}"

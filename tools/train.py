@@ -1,0 +1,74 @@
+"""Train a model of any mmadder, MMPretrain or MMDetection config.
+
+    python tools/train.py CONFIG --data-root DIR
+
+Importing mmadder registers its names for configs that do not import it.
+"""
+
+from mmengine.device import get_device
+
+from mmadder.engine import cli
+from mmadder.errors import InputError
+
+
+def parse_args():
+    parser = cli.make_parser('Train a model')
+    parser.add_argument('--resume', nargs='?', const='auto',
+                        metavar='CHECKPOINT', help='go on from CHECKPOINT, '
+                        'or from the last one in the work directory')
+    parser.add_argument('--amp', action='store_true',
+                        help='mixed precision (GPU)')
+    parser.add_argument('--auto-scale-lr', action='store_true',
+                        help='scale the learning rate with the batch size')
+    parser.add_argument('--no-validate', action='store_true',
+                        help='do not evaluate during training')
+    parser.add_argument('--seed', type=int, help='seed of all generators')
+    parser.add_argument('--deterministic', action='store_true',
+                        help='use deterministic algorithms only')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    validation = () if args.no_validate else ('val_dataloader', )
+    cfg = cli.load_config(args, ('train_dataloader', *validation))
+    if args.no_validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    set_randomness(cfg, args)
+    if args.amp:
+        use_amp(cfg)
+    if args.auto_scale_lr:
+        scale_learning_rate(cfg)
+    if args.resume:
+        cli.resume(cfg, args.resume)
+    elif cfg.get('load_from'):
+        cli.require_file(cfg.load_from, 'load_from')
+    cli.build_runner(cfg).train()
+
+
+def set_randomness(cfg, args):
+    cfg.setdefault('randomness', dict(seed=None))
+    if args.seed is not None:
+        cfg.randomness.seed = args.seed
+    if args.deterministic:
+        cfg.randomness.deterministic = True
+
+
+def use_amp(cfg):
+    if get_device() == 'cpu':
+        raise InputError('--amp needs a GPU, and none is there')
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def scale_learning_rate(cfg):
+    if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        raise InputError('--auto-scale-lr needs auto_scale_lr='
+                         'dict(base_batch_size=...) in the config')
+    cfg.auto_scale_lr.enable = True
+
+
+if __name__ == '__main__':
+    with cli.short_messages('Interrupted. The same command with --resume goes '
+                            'on from the last checkpoint.'):
+        main()
