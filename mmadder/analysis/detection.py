@@ -1,0 +1,154 @@
+"""What a detector found, compared with the annotations."""
+from dataclasses import dataclass
+from pathlib import Path
+
+import mmengine
+import numpy as np
+from mmdet.evaluation.functional import bbox_overlaps, eval_map
+from mmengine.registry import DATASETS, init_default_scope
+
+from mmadder.errors import InputError
+
+
+@dataclass
+class Detections:
+    """Predictions and annotations of one test set, picture by picture.
+
+    Attributes:
+        classes: names.
+        paths: picture files.
+        predictions: dicts of ``bboxes`` (N, 4) as x1, y1, x2, y2 in pixels
+            of the file, ``scores`` (N,) and ``labels`` (N,).
+        annotations: dicts of ``bboxes`` (M, 4), ``labels`` (M,) and
+            ``ignored`` (M,), true for difficult objects.
+    """
+    classes: tuple
+    paths: list
+    predictions: list
+    annotations: list
+
+
+def load_detections(config, results):
+    """Join a results file with the annotations of the config's test set.
+
+    Args:
+        config (Config): with ``test_dataloader`` of VOC-style data.
+        results (str | Path): pickle written by ``tools/test.py --out``.
+
+    Returns:
+        Detections: in the order of the results.
+
+    Raises:
+        InputError: the file is missing, or is of other pictures.
+    """
+    if not Path(results).is_file():
+        raise InputError(f'results {results} do not exist; write them with '
+                         'tools/test.py --out FILE.pkl')
+    init_default_scope(config.get('default_scope', 'mmdet'))
+    dataset = DATASETS.build(dict(config.test_dataloader.dataset))
+    infos = {}
+    for i in range(len(dataset)):
+        info = dataset.get_data_info(i)
+        infos[info['img_id']] = info
+    samples = mmengine.load(results)
+    unknown = [sample['img_id'] for sample in samples
+               if sample['img_id'] not in infos]
+    if unknown or len(samples) != len(infos):
+        raise InputError(
+            f'{results} has {len(samples)} pictures, the test set of the '
+            f'config {len(infos)}, and {len(unknown)} of the former are not '
+            'in it; test again with this config and data root')
+    ordered = [infos[sample['img_id']] for sample in samples]
+    return Detections(
+        classes=tuple(dataset.metainfo['classes']),
+        paths=[info['img_path'] for info in ordered],
+        predictions=[_prediction(sample['pred_instances'])
+                     for sample in samples],
+        annotations=[_annotation(info['instances']) for info in ordered])
+
+
+def _prediction(instances):
+    return {key: np.asarray(instances[key])
+            for key in ('bboxes', 'scores', 'labels')}
+
+
+def _annotation(instances):
+    return dict(
+        bboxes=np.array([instance['bbox'] for instance in instances],
+                        dtype=np.float32).reshape(-1, 4),
+        labels=np.array([instance['bbox_label'] for instance in instances],
+                        dtype=np.int64),
+        ignored=np.array([instance['ignore_flag'] for instance in instances],
+                         dtype=bool))
+
+
+def average_precision(detections, iou_thr=0.5, eval_mode='11points'):
+    """PASCAL VOC average precision, as mmdet's VOCMetric computes it.
+
+    Args:
+        detections (Detections)
+        iou_thr (float): overlap from which a box is found.
+        eval_mode (str): '11points' (VOC07) or 'area'.
+
+    Returns:
+        tuple: mAP over the classes that have objects, and for each class a
+        dict of ``name``, ``ap``, ``objects``, ``detections``, ``recall`` and
+        ``precision``, the last two (detections,) by falling score.
+    """
+    scored = [
+        [np.hstack([p['bboxes'], p['scores'][:, None]])[p['labels'] == label]
+         for label in range(len(detections.classes))]
+        for p in detections.predictions]
+    annotations = [
+        dict(bboxes=a['bboxes'][~a['ignored']],
+             labels=a['labels'][~a['ignored']],
+             bboxes_ignore=a['bboxes'][a['ignored']],
+             labels_ignore=a['labels'][a['ignored']])
+        for a in detections.annotations]
+    mean, rows = eval_map(
+        scored, annotations, iou_thr=iou_thr, dataset=detections.classes,
+        logger='silent', eval_mode=eval_mode, use_legacy_coordinate=True)
+    return float(mean), [
+        dict(name=name, ap=float(row['ap']), objects=int(row['num_gts']),
+             detections=int(row['num_dets']),
+             recall=np.ravel(row['recall']),
+             precision=np.ravel(row['precision']))
+        for name, row in zip(detections.classes, rows)]
+
+
+def confusion_matrix(detections, score_thr=0.3, iou_thr=0.5):
+    """Count which class was taken for which.
+
+    Boxes that score at least ``score_thr`` are matched with objects by
+    falling score, each with the free object that it overlaps most, whatever
+    the classes. The rest are missed objects (last column) and false boxes
+    (last row). Ignored objects absorb a box without counting.
+
+    Args:
+        detections (Detections)
+        score_thr (float): in [0, 1].
+        iou_thr (float): least overlap of a match.
+
+    Returns:
+        ndarray: (classes + 1, classes + 1) integers, rows true classes.
+    """
+    size = len(detections.classes) + 1
+    matrix = np.zeros((size, size), dtype=np.int64)
+    for found, true in zip(detections.predictions, detections.annotations):
+        order = np.argsort(-found['scores'], kind='stable')
+        order = order[found['scores'][order] >= score_thr]
+        overlaps = bbox_overlaps(found['bboxes'], true['bboxes'],
+                                 use_legacy_coordinate=True)
+        free = np.ones(len(true['labels']), dtype=bool)
+        for i in order:
+            candidates = np.where(free, overlaps[i], -1)
+            best = int(candidates.argmax()) if len(candidates) else -1
+            if best < 0 or candidates[best] < iou_thr:
+                matrix[-1, found['labels'][i]] += 1
+                continue
+            free[best] = False
+            if not true['ignored'][best]:
+                matrix[true['labels'][best], found['labels'][i]] += 1
+        for label in true['labels'][free & ~true['ignored']]:
+            matrix[label, -1] += 1
+    return matrix

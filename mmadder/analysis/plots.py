@@ -1,0 +1,196 @@
+"""Figures of a detection run, as matplotlib figures.
+
+matplotlib comes with mmdet; it is imported where it is used, so that the
+package loads without a drawing backend.
+"""
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from mmadder.errors import InputError
+
+INK, GRID, ACCENT, SECOND = '#1f2933', '#e4e7eb', '#0b7285', '#c2410c'
+SCORE_TO_DRAW = 0.3
+
+
+def _subplots(*args, **kwargs):
+    from matplotlib.figure import Figure
+    figure = Figure(layout='constrained', dpi=120, **kwargs)
+    axes = figure.subplots(*args)
+    for axis in np.ravel(axes):
+        axis.grid(color=GRID)
+        axis.set_axisbelow(True)
+        axis.spines[['top', 'right']].set_visible(False)
+        axis.tick_params(colors=INK)
+    return figure, axes
+
+
+def read_scalars(path):
+    """Read MMEngine's ``vis_data/scalars.json``, or several of a resumed run.
+
+    Args:
+        path (str | Path): the file, or a work directory that holds such
+            files in its time-stamped folders.
+
+    Returns:
+        tuple: training and validation records, lists of dicts in order of
+        their ``step``; of steps that were run twice the later.
+
+    Raises:
+        InputError: there is none.
+    """
+    path = Path(path)
+    files = [path] if path.is_file() else sorted(
+        path.glob('*/vis_data/scalars.json'))
+    if not files:
+        raise InputError(f'no vis_data/scalars.json in {path}')
+    train, val = {}, {}
+    for file in files:
+        for line in file.read_text().splitlines():
+            record = json.loads(line)
+            (train if 'loss' in record else val)[record['step']] = record
+    return ([train[step] for step in sorted(train)],
+            [val[step] for step in sorted(val)])
+
+
+def plot_training(runs, metric):
+    """Draw loss and validation metric over the training.
+
+    Args:
+        runs (dict): name to the result of :func:`read_scalars`.
+        metric (str): key such as 'pascal_voc/mAP'.
+    """
+    figure, (left, right) = _subplots(1, 2, figsize=(9, 3.4))
+    for (name, (train, val)), colour in zip(
+            runs.items(), (ACCENT, SECOND, INK, '#7048e8')):
+        steps = [record['step'] for record in train]
+        left.plot(steps, [record['loss'] for record in train], color=colour,
+                  label=name, linewidth=1.3)
+        right.plot([record['step'] for record in val],
+                   [record.get(metric) for record in val], color=colour,
+                   marker='o', markersize=4, label=name)
+    left.set(xlabel='iteration', ylabel='training loss', ylim=(0, None))
+    right.set(xlabel='epoch', ylabel=f'validation {metric}',
+              ylim=(0, None))
+    right.xaxis.get_major_locator().set_params(integer=True)
+    if len(runs) > 1:
+        left.legend(frameon=False)
+    return figure
+
+
+def plot_precision_recall(rows, columns=5):
+    """Draw one precision-recall curve per class.
+
+    Args:
+        rows (list of dict): of :func:`average_precision`.
+        columns (int): classes in a row of the figure.
+    """
+    columns = min(columns, len(rows))
+    lines = -(-len(rows) // columns)
+    figure, axes = _subplots(lines, columns,
+                             figsize=(1.9 * columns, 2.1 * lines))
+    axes = np.ravel(axes)
+    for axis, row in zip(axes, rows):
+        axis.plot(row['recall'], row['precision'], color=ACCENT)
+        axis.fill_between(row['recall'], row['precision'], color=ACCENT,
+                          alpha=0.12)
+        axis.set(xlim=(0, 1.02), ylim=(0, 1.02), xticks=(0, 0.5, 1),
+                 yticks=(0, 0.5, 1))
+        axis.set_title(f'{row["name"]}   AP {row["ap"]:.3f}', fontsize=9)
+    for axis in axes[len(rows):]:
+        axis.set_axis_off()
+    figure.supxlabel('recall', fontsize=9)
+    figure.supylabel('precision', fontsize=9)
+    return figure
+
+
+def plot_confusion(matrix, classes):
+    """Draw a confusion matrix in shares of each true class.
+
+    Args:
+        matrix (ndarray): of :func:`confusion_matrix`.
+        classes (tuple of str)
+    """
+    side = min(2.2 + 0.42 * len(matrix), 14)
+    figure, axis = _subplots(figsize=(side, side))
+    axis.grid(False)
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    axis.imshow(shares, cmap='GnBu', vmin=0, vmax=1)
+    names = [*classes, 'none']
+    axis.set_xticks(range(len(names)), names,
+                    rotation=0 if max(map(len, names)) < 5 else 45)
+    axis.set_yticks(range(len(names)), names)
+    axis.set(xlabel='predicted', ylabel='true')
+    for (i, j), count in np.ndenumerate(matrix):
+        if count:
+            axis.text(j, i, count, ha='center', va='center', fontsize=7,
+                      color='white' if shares[i, j] > 0.6 else INK)
+    return figure
+
+
+def draw_predictions(detections, indices, side=256,
+                     score_thr=SCORE_TO_DRAW):
+    """Draw annotations (left) beside predictions (right) of some pictures.
+
+    Args:
+        detections (Detections)
+        indices (iterable of int): which pictures.
+        side (int): height of a picture in the sheet in pixels.
+        score_thr (float): least score of a drawn box.
+
+    Returns:
+        ndarray: (H, W, 3) uint8, BGR.
+    """
+    tiles = []
+    for i in indices:
+        picture = cv2.imread(detections.paths[i])
+        true, found = detections.annotations[i], detections.predictions[i]
+        kept = found['scores'] >= score_thr
+        names = detections.classes
+        tiles.append(np.hstack([
+            _draw_boxes(picture, side, true['bboxes'],
+                        [names[label] for label in true['labels']],
+                        (255, 255, 255)),
+            _draw_boxes(picture, side, found['bboxes'][kept],
+                        [f'{names[label]} {score:.2f}' for label, score in
+                         zip(found['labels'][kept], found['scores'][kept])],
+                        (80, 220, 120))]))
+    return tile(tiles, columns=2)
+
+
+def _draw_boxes(picture, side, boxes, texts, colour):
+    scale = side / picture.shape[0]
+    canvas = cv2.resize(picture, None, fx=scale, fy=scale,
+                        interpolation=cv2.INTER_CUBIC)
+    for box, text in zip(boxes, texts):
+        x1, y1, x2, y2 = (int(round(value * scale)) for value in box)
+        cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, 1, cv2.LINE_AA)
+        (width, height), _ = cv2.getTextSize(
+            text, cv2.FONT_HERSHEY_SIMPLEX, 0.4, 1)
+        x = max(min(x1, canvas.shape[1] - width), 0)
+        y = y1 - 3 if y1 > height + 3 else y2 + height + 3
+        for paint, thickness in (((0, 0, 0), 3), (colour, 1)):
+            cv2.putText(canvas, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.4,
+                        paint, thickness, cv2.LINE_AA)
+    return canvas
+
+
+def tile(pictures, columns, gap=8):
+    """Put pictures on a white sheet, row by row.
+
+    Args:
+        pictures (list of ndarray): (H, W, 3) uint8 each.
+        columns (int): pictures in a row.
+        gap (int): pixels between them.
+    """
+    height = max(picture.shape[0] for picture in pictures)
+    width = max(picture.shape[1] for picture in pictures)
+    rows = -(-len(pictures) // columns)
+    sheet = np.full((rows * (height + gap) - gap,
+                     columns * (width + gap) - gap, 3), 255, np.uint8)
+    for i, picture in enumerate(pictures):
+        y, x = i // columns * (height + gap), i % columns * (width + gap)
+        sheet[y:y + picture.shape[0], x:x + picture.shape[1]] = picture
+    return sheet

@@ -1,0 +1,139 @@
+"""From nothing to VOC mAP of an adder Faster R-CNN on handwritten digits.
+
+Runs ordinary commands of this repository one after the other and prints
+them. Run again, it goes on where it stopped; finished stages are skipped.
+"""
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = ROOT / 'configs' / 'digits'
+INTERRUPTED = 130
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--work-dir', type=Path, default=Path(
+        'work_dirs/quickstart'), help='default: %(default)s')
+    parser.add_argument('--data-root', type=Path, default=Path('data/digits'),
+                        help='where the digits are made, default: '
+                        '%(default)s')
+    parser.add_argument('--variant', default='ann-awn',
+                        choices=['ann-awn', 'cnn'], help='adders with '
+                        'adaptive weight normalization, or the '
+                        'convolutional twin')
+    parser.add_argument('--seed', type=int, default=0)
+    return parser.parse_args()
+
+
+class Quickstart:
+    """The stages, each a command with a stamp that says it is done."""
+
+    def __init__(self, work_dir, data_root, variant, seed):
+        self.work_dir, self.data_root = work_dir, data_root
+        self.seed = seed
+        self.classifier = f'{CONFIGS}/{variant}-resnet18_1xb32-5e_digits.py'
+        self.detector = next(CONFIGS.glob(
+            f'faster-rcnn_{variant}-r18_{variant}-fpn_*_digits.py'))
+        self.log = []  # of dicts: stage, command, seconds
+
+    def run(self):
+        """Run all stages; return the figures and the page."""
+        self.stage('data', 'tools/make_digits.py', self.data_root)
+        backbone = self.train('pretrain', self.classifier)
+        detector = self.train(
+            'detect', self.detector, '--cfg-options',
+            f'model.backbone.init_cfg.checkpoint={backbone}')
+        results = self.work_dir / 'results.pkl'
+        self.stage('test', 'tools/test.py', self.detector, detector,
+                   '--work-dir', self.work_dir / 'test', '--data-root',
+                   self.data_root, '--out', results)
+        return self.report(results)
+
+    def train(self, stage, config, *options):
+        """Train and return the last checkpoint."""
+        folder = self.work_dir / stage
+        resume = ['--resume'] if (folder / 'last_checkpoint').exists() else []
+        self.stage(stage, 'tools/train.py', config, '--work-dir', folder,
+                   '--data-root', self.data_root, '--seed', self.seed,
+                   *options, rerun_options=resume)
+        return Path((folder / 'last_checkpoint').read_text().strip())
+
+    def report(self, results):
+        """Write the page from all that was measured."""
+        out = self.work_dir / 'report'
+        total = sum(entry['seconds'] for entry in self.log)
+        facts = [f'time of {entry["stage"]}={entry["seconds"]:.0f} s'
+                 for entry in self.log] + [f'time of all={total / 60:.1f} min']
+        self.execute(
+            'tools/analysis/report_detection.py', self.detector, results,
+            '--run', self.work_dir / 'detect', '--out', out,
+            '--data-root', self.data_root, '--title',
+            'Faster R-CNN on handwritten digits', '--cfg-options',
+            f'randomness.seed={self.seed}',
+            *(f'--fact={fact}' for fact in facts),
+            *(f'--command={entry["command"]}' for entry in self.log))
+        summary = json.loads((out / 'summary.json').read_text())
+        summary.update(stages=self.log)
+        (out / 'summary.json').write_text(json.dumps(summary, indent=1))
+        return summary, out / 'index.html'
+
+    def stage(self, name, *command, rerun_options=()):
+        """Run a command unless its stamp says that it is done."""
+        stamp = self.work_dir / f'{name}.done.json'
+        text = shlex.join(['python', *map(str, command)])
+        if stamp.is_file():
+            entry = json.loads(stamp.read_text())
+            if entry['command'] == text:
+                print(f'--- {name}: done before')
+                self.log.append(entry)
+                return
+            sys.exit(f'quickstart: {self.work_dir} holds a run with other '
+                     f'settings ({entry["command"]}); remove it or choose '
+                     'another --work-dir')
+        print(f'\n--- {name}\n$ {text}', flush=True)
+        start = time.time()
+        self.execute(*command, *rerun_options)
+        entry = dict(stage=name, command=text,
+                     seconds=round(time.time() - start, 1))
+        self.work_dir.mkdir(parents=True, exist_ok=True)
+        stamp.write_text(json.dumps(entry))
+        self.log.append(entry)
+
+    @staticmethod
+    def execute(script, *arguments):
+        code = subprocess.run(
+            [sys.executable, ROOT / script, *map(str, arguments)]).returncode
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
+        if code:
+            sys.exit(f'quickstart: {script} failed, see above; once that is '
+                     'put right the same command goes on from here')
+
+
+def main():
+    args = parse_args()
+    print('Quickstart: make digit scenes, pretrain an adder ResNet-18, train '
+          'an adder Faster R-CNN,\nmeasure VOC mAP and draw it. About 10 '
+          f'minutes on two cores. All goes to {args.work_dir}.', flush=True)
+    quickstart = Quickstart(args.work_dir, args.data_root, args.variant,
+                            args.seed)
+    try:
+        summary, page = quickstart.run()
+    except KeyboardInterrupt:
+        print('\nInterrupted; the same command goes on from here.',
+              file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    seconds = sum(entry['seconds'] for entry in quickstart.log)
+    print(f'\nVOC mAP {summary["mAP"]:.3f} (IoU 0.5, 11-point) on '
+          f'{summary["pictures"]} test scenes, {seconds / 60:.1f} minutes')
+    print(page)
+
+
+if __name__ == '__main__':
+    main()
