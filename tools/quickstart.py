@@ -5,6 +5,8 @@ them. Run again, it goes on where it stopped; finished stages are skipped.
 """
 import argparse
 import json
+import os
+import re
 import shlex
 import subprocess
 import sys
@@ -12,8 +14,13 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = ROOT / 'configs' / 'digits'
+CONFIGS = Path(os.path.relpath(ROOT / 'configs' / 'digits'))
 INTERRUPTED = 130
+# Lines of a stage to show: its progress, without date and level.
+PROGRESS = re.compile(r'Epoch\(train\)|Epoch\(\w+\).*(mAP|top1)')
+NOISE = re.compile(r'^.* INFO - |base_lr: \S+ |data_time: \S+ |eta: \S+ ')
+LINE_WIDTH = 100
+SHOWN_OF_FAILURE = 20
 
 
 def parse_args():
@@ -71,8 +78,8 @@ class Quickstart:
         facts = [f'time of {entry["stage"]}={entry["seconds"]:.0f} s'
                  for entry in self.log] + [f'time of all={total / 60:.1f} min']
         self.execute(
-            'tools/analysis/report_detection.py', self.detector, results,
-            '--run', self.work_dir / 'detect', '--out', out,
+            'report', 'tools/analysis/report_detection.py', self.detector,
+            results, '--run', self.work_dir / 'detect', '--out', out,
             '--data-root', self.data_root, '--title',
             'Faster R-CNN on handwritten digits', '--cfg-options',
             f'randomness.seed={self.seed}',
@@ -86,7 +93,8 @@ class Quickstart:
     def stage(self, name, *command, rerun_options=()):
         """Run a command unless its stamp says that it is done."""
         stamp = self.work_dir / f'{name}.done.json'
-        text = shlex.join(['python', *map(str, command)])
+        script = os.path.relpath(ROOT / command[0])
+        text = shlex.join(['python', script, *map(str, command[1:])])
         if stamp.is_file():
             entry = json.loads(stamp.read_text())
             if entry['command'] == text:
@@ -98,22 +106,33 @@ class Quickstart:
                      'another --work-dir')
         print(f'\n--- {name}\n$ {text}', flush=True)
         start = time.time()
-        self.execute(*command, *rerun_options)
+        self.work_dir.mkdir(parents=True, exist_ok=True)
+        self.execute(name, *command, *rerun_options)
         entry = dict(stage=name, command=text,
                      seconds=round(time.time() - start, 1))
-        self.work_dir.mkdir(parents=True, exist_ok=True)
         stamp.write_text(json.dumps(entry))
         self.log.append(entry)
 
-    @staticmethod
-    def execute(script, *arguments):
-        code = subprocess.run(
-            [sys.executable, ROOT / script, *map(str, arguments)]).returncode
-        if code == INTERRUPTED:
+    def execute(self, name, script, *arguments):
+        """Run a script; its output goes to a log, its progress is shown."""
+        log = self.work_dir / f'{name}.log'
+        with open(log, 'w') as output, subprocess.Popen(
+                [sys.executable, ROOT / script, *map(str, arguments)],
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                env=dict(os.environ, PYTHONUNBUFFERED='1')) as process:
+            for line in process.stdout:
+                output.write(line)
+                if PROGRESS.search(line):
+                    print(NOISE.sub('', line.rstrip())[:LINE_WIDTH],
+                          flush=True)
+        if process.returncode == INTERRUPTED:
             raise KeyboardInterrupt
-        if code:
-            sys.exit(f'quickstart: {script} failed, see above; once that is '
-                     'put right the same command goes on from here')
+        if process.returncode:
+            print(*log.read_text().splitlines()[-SHOWN_OF_FAILURE:],
+                  sep='\n', file=sys.stderr)
+            sys.exit(f'quickstart: {script} failed, see above and {log}; '
+                     'once that is put right the same command goes on from '
+                     'here')
 
 
 def main():

@@ -116,7 +116,7 @@ def average_precision(detections, iou_thr=0.5, eval_mode='11points'):
         for name, row in zip(detections.classes, rows)]
 
 
-def confusion_matrix(detections, score_thr=0.3, iou_thr=0.5):
+def confusion_matrix(detections, score_thr=0.5, iou_thr=0.5):
     """Count which class was taken for which.
 
     Boxes that score at least ``score_thr`` are matched with objects by

@@ -12,7 +12,7 @@ import numpy as np
 from mmadder.errors import InputError
 
 INK, GRID, ACCENT, SECOND = '#1f2933', '#e4e7eb', '#0b7285', '#c2410c'
-SCORE_TO_DRAW = 0.3
+SCORE_TO_DRAW = 0.5
 
 
 def _subplots(*args, **kwargs):

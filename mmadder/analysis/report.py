@@ -48,8 +48,9 @@ def write_report(out, title, detections, runs, metric='pascal_voc/mAP',
     figures = dict(
         training=plot_training(runs, metric),
         precision_recall=plot_precision_recall(rows),
-        confusion=plot_confusion(confusion_matrix(detections),
-                                 detections.classes))
+        confusion=plot_confusion(
+            confusion_matrix(detections, SCORE_TO_DRAW),
+            detections.classes))
     for name, figure in figures.items():
         figure.savefig(out / f'{name}.png')
     cv2.imwrite(str(out / 'predictions.png'),
@@ -88,8 +89,8 @@ def _page(title, mean, area, rows, pictures, facts, commands):
          'alt="precision-recall curve of each class">'),
         ('Training', '<img src="training.png" alt="loss and mAP curves">'),
         ('What it takes for what',
-         '<p class="note">Boxes that score at least 0.3, matched at IoU 0.5; '
-         'row and column <i>none</i> are false boxes and missed objects.</p>'
+         f'<p class="note">Boxes that score at least {SCORE_TO_DRAW}, matched '
+         'at IoU 0.5; row and column <i>none</i> are false boxes and missed objects.</p>'
          '<img src="confusion.png" alt="confusion matrix">'),
         ('Predictions', f'<p class="note">Annotations left, predictions '
          f'that score at least {SCORE_TO_DRAW} right; test pictures at equal '

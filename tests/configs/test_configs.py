@@ -23,8 +23,8 @@ TWINS = {
     'digits/cnn-resnet18_1xb32-5e_digits.py',
     'digits/faster-rcnn_ann-awn-r18_ann-awn-fpn_1xb8-4e_digits.py':
     'digits/faster-rcnn_cnn-r18_cnn-fpn_1xb8-4e_digits.py',
-    'bccd/faster-rcnn_ann-awn-r18_ann-awn-fpn_1xb4-12e_bccd.py':
-    'bccd/faster-rcnn_cnn-r18_cnn-fpn_1xb4-12e_bccd.py'}
+    'bccd/faster-rcnn_ann-awn-r18_ann-awn-fpn_1xb4-24e_bccd.py':
+    'bccd/faster-rcnn_cnn-r18_cnn-fpn_1xb4-24e_bccd.py'}
 NAMES = sorted([*TWINS, *TWINS.values()])
 DETECTION = [name for name in NAMES if 'faster-rcnn' in name]
 CLASSIFICATION = [name for name in NAMES if name not in DETECTION]

@@ -46,7 +46,7 @@ train_dataloader = dict(
         pipeline=train_pipeline,
         **dataset))
 val_dataloader = dict(
-    batch_size=1,
+    batch_size=4,
     num_workers=2,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
@@ -56,7 +56,7 @@ val_dataloader = dict(
         pipeline=test_pipeline,
         **dataset))
 test_dataloader = dict(
-    batch_size=1,
+    batch_size=4,
     num_workers=2,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),

@@ -38,7 +38,7 @@ train_dataloader = dict(
         pipeline=train_pipeline,
         **dataset))
 val_dataloader = dict(
-    batch_size=1,
+    batch_size=8,  # all of one size
     num_workers=2,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
@@ -48,7 +48,7 @@ val_dataloader = dict(
         pipeline=test_pipeline,
         **dataset))
 test_dataloader = dict(
-    batch_size=1,
+    batch_size=8,  # all of one size
     num_workers=2,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),

@@ -1,0 +1,29 @@
+_base_ = [
+    '../_base_/models/faster-rcnn_ann-awn-r18_ann-awn-fpn_w32.py',
+    '../_base_/datasets/bccd.py',
+    '../_base_/schedules/sgd_awn.py',
+    '../_base_/mmdet_runtime.py',
+]
+max_epochs = 24
+model = dict(
+    backbone=dict(
+        # Train configs/digits/ann-awn-resnet18_1xb32-5e_digits.py first:
+        # 205 pictures are few to start from random weights.
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='work_dirs/ann-awn-resnet18_1xb32-5e_digits/'
+            'epoch_5.pth',
+            prefix='backbone.')),
+    roi_head=dict(bbox_head=dict(num_classes=_base_.num_classes)))
+
+optim_wrapper = dict(optimizer=dict(lr=0.01))
+train_cfg = dict(
+    type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=2)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=100),
+    dict(
+        type='CosineAnnealingLR',
+        T_max=max_epochs,
+        end=max_epochs,
+        convert_to_iter_based=True)
+]
