@@ -11,7 +11,7 @@ from mmadder.engine import cli
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('out', help='directory to write')
-    for name, default in (('scenes', (1500, 200, 300)),
+    for name, default in (('scenes', (1200, 200, 300)),
                           ('crops', (4000, 500, 500))):
         parser.add_argument(
             f'--{name}', type=int, nargs=3, default=default,

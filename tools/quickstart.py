@@ -18,7 +18,7 @@ CONFIGS = Path(os.path.relpath(ROOT / 'configs' / 'digits'))
 INTERRUPTED = 130
 # Lines of a stage to show: its progress, without date and level.
 PROGRESS = re.compile(r'Epoch\(train\)|Epoch\(\w+\).*(mAP|top1)')
-NOISE = re.compile(r'^.* INFO - |base_lr: \S+ |data_time: \S+ |eta: \S+ ')
+NOISE = re.compile(r'^.* INFO - |base_lr: \S+ |(data_)?time: \S+ +')
 LINE_WIDTH = 100
 SHOWN_OF_FAILURE = 20
 

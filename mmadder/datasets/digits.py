@@ -25,7 +25,7 @@ ALPHA_INK = 0.25  # opacity from which a pixel belongs to the digit
 
 
 def make_digits(out,
-                scenes=(1500, 200, 300),
+                scenes=(1200, 200, 300),
                 crops=(4000, 500, 500),
                 size=128,
                 crop_size=48,

@@ -2,10 +2,12 @@
 import torch
 from torch.nn.modules.utils import _pair
 
-from .extension import is_built, require_extension
+from .extension import is_built, kernel_devices, require_extension
 
 MODES = ('auto', 'exact', 'max')
 INPUT_GRADIENTS = ('hardtanh', 'sign')
+KERNEL_DEVICES = kernel_devices()
+DEVICES = KERNEL_DEVICES | {'meta'}  # the fake kernel's
 
 
 def adder_conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1,
@@ -50,11 +52,22 @@ def adder_conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1,
         tensor(-27.)
     """
     require_extension()
+    _check_device(input)
     _check(input, weight, bias, mode, input_gradient)
     output = torch.ops.mmadder.adder_conv2d(
         input, weight, _pair(stride), _pair(padding), _pair(dilation), groups,
         mode, input_gradient)
     return output if bias is None else output + bias.view(1, -1, 1, 1)
+
+
+def _check_device(input):
+    if input.device.type not in DEVICES:
+        raise RuntimeError(
+            f'adder_conv2d: input is on {input.device}, and mmadder was built '
+            f'with kernels for {", ".join(sorted(KERNEL_DEVICES))} only; move '
+            'the model and its input there, or build with CUDA where this '
+            'version has it: MMADDER_CUDA=1 pip install -e . '
+            '--no-build-isolation')
 
 
 def _check(input, weight, bias, mode, input_gradient):

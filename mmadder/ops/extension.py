@@ -38,3 +38,13 @@ def require_extension():
 def is_built():
     """Whether the compiled operators are loaded."""
     return _missing is None
+
+
+def kernel_devices():
+    """Types of the devices that the loaded operators have kernels for."""
+    if not is_built():
+        return frozenset()
+    return frozenset(
+        device for device in ('cpu', 'cuda')
+        if torch._C._dispatch_has_kernel_for_dispatch_key(
+            'mmadder::adder_conv2d', device.upper()))
