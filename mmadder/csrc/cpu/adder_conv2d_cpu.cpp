@@ -7,6 +7,9 @@
 namespace mmadder {
 namespace {
 
+using cpu::Images;
+using cpu::Mode;
+
 void check_memory(const char* op, const at::Tensor& input,
                   const at::Tensor& other, const char* name) {
   TORCH_CHECK(
@@ -27,6 +30,36 @@ at::ScalarType compute_type(const at::Tensor& tensor) {
 
 at::Tensor dense(const at::Tensor& tensor, at::ScalarType dtype) {
   return tensor.to(dtype).contiguous();
+}
+
+Mode parse_mode(c10::string_view mode) {
+  TORCH_CHECK_VALUE(
+      mode == "auto" || mode == "exact" || mode == "max",
+      "adder_conv2d: mode must be 'auto', 'exact' or 'max', got '", mode,
+      "'");
+  return mode == "exact" ? Mode::kExact
+      : mode == "max"    ? Mode::kMax
+                         : Mode::kAuto;
+}
+
+// Float32 as the kernels read it: NCHW or channels_last without a copy.
+at::Tensor readable(const at::Tensor& tensor) {
+  const auto floats = tensor.to(at::kFloat);
+  return floats.is_contiguous(at::MemoryFormat::ChannelsLast)
+      ? floats
+      : floats.contiguous();
+}
+
+void warn_exact() {
+  TORCH_WARN_ONCE(
+      "adder_conv2d: mode='auto' took the slower exact form, because some "
+      "outputs are too close to zero for the max form to resolve, or not "
+      "finite. mode='exact' saves the vain attempt. (Said once.)");
+}
+
+Images images(const at::Tensor& tensor) {
+  return {tensor.const_data_ptr<float>(), tensor.stride(0), tensor.stride(1),
+          tensor.stride(2), tensor.stride(3)};
 }
 
 // A strided 1x1 window without padding meets every stride-th pixel only.
@@ -51,20 +84,24 @@ at::Tensor adder_conv2d_cpu(
     return adder_conv2d_cpu(
         met_pixels(g, input), weight, {1, 1}, padding, dilation, groups, mode,
         input_gradient);
+  const auto form = parse_mode(mode);
   const auto dtype = compute_type(input);
-  const auto x = dense(input, dtype), w = dense(weight, dtype);
+  const auto w = dense(weight, dtype);
   const auto output =
-      at::empty({g.batch, g.out_channels, g.out_h, g.out_w}, x.options());
+      at::empty({g.batch, g.out_channels, g.out_h, g.out_w}, w.options());
   if (output.numel() == 0)
     return output.to(input.scalar_type());
-  if (dtype == at::kDouble)
+  if (dtype == at::kDouble) {
     cpu::adder_conv2d_f64(
-        g, x.const_data_ptr<double>(), w.const_data_ptr<double>(),
-        output.mutable_data_ptr<double>());
-  else
-    cpu::adder_conv2d_f32(
-        g, x.const_data_ptr<float>(), w.const_data_ptr<float>(),
-        output.mutable_data_ptr<float>());
+        g, dense(input, dtype).const_data_ptr<double>(),
+        w.const_data_ptr<double>(), output.mutable_data_ptr<double>());
+    return output;
+  }
+  const auto x = readable(input);
+  if (cpu::adder_conv2d_f32(
+          g, form, images(x), w.const_data_ptr<float>(), nullptr, {},
+          output.mutable_data_ptr<float>()))
+    warn_exact();
   return output.to(input.scalar_type());
 }
 
@@ -96,23 +133,23 @@ at::Tensor adder_conv2d_input_grad_cpu(
     return grad_input;
   }
   const auto dtype = compute_type(input);
-  const auto form =
-      input_gradient == "sign" ? cpu::kSign : cpu::kHardtanh;
-  const auto grad = dense(grad_output, dtype), x = dense(input, dtype),
-             w = dense(weight, dtype);
-  const auto grad_input = at::empty(input.sizes(), x.options());
+  const auto slope = input_gradient == "sign" ? cpu::kSign : cpu::kHardtanh;
+  const auto w = dense(weight, dtype);
+  const auto grad_input = at::empty(input.sizes(), w.options());
   if (grad_input.numel() == 0)
     return grad_input.to(input.scalar_type());
-  if (dtype == at::kDouble)
+  if (dtype == at::kDouble) {
     cpu::adder_conv2d_input_grad_f64(
-        g, grad.const_data_ptr<double>(), x.const_data_ptr<double>(),
-        w.const_data_ptr<double>(), form,
+        g, dense(grad_output, dtype).const_data_ptr<double>(),
+        dense(input, dtype).const_data_ptr<double>(),
+        w.const_data_ptr<double>(), slope,
         grad_input.mutable_data_ptr<double>());
-  else
-    cpu::adder_conv2d_input_grad_f32(
-        g, grad.const_data_ptr<float>(), x.const_data_ptr<float>(),
-        w.const_data_ptr<float>(), form,
-        grad_input.mutable_data_ptr<float>());
+    return grad_input;
+  }
+  const auto grad = readable(grad_output), x = readable(input);
+  cpu::adder_conv2d_input_grad_f32(
+      g, images(grad), images(x), w.const_data_ptr<float>(), slope,
+      grad_input.mutable_data_ptr<float>());
   return grad_input.to(input.scalar_type());
 }
 

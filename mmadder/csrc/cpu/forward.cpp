@@ -1,202 +1,282 @@
 // Forward: lanes are output channels, one input value is broadcast to them.
 //
-// The image is cut into bands of output positions, the unit of threads. For a
-// band the input is packed once with its zero border; then, per block of
-// output channels, a scratch of [position][channel] sums collects one chunk of
-// input channels after the other (a chunk's weights stay in the first-level
-// cache, and short partial sums keep the rounding error small), and is
-// transposed to the output. A sum's order depends on the geometry alone,
-// never on bands, so results are the same for any number of threads.
-#include <ATen/Parallel.h>
+// The image is cut into bands of output positions. For a band the input is
+// packed once with its zero border; then, per block of output channels, a
+// scratch of [position][channel] sums collects one chunk of input channels
+// after the other (a chunk's weights stay in the first-level cache, and short
+// partial sums keep the rounding error small), and goes through the epilogue
+// to the output. A sum's order depends on the geometry alone, never on bands,
+// so results are the same for any number of threads.
+#include <algorithm>
+#include <atomic>
 
 #include "drivers.h"
+#include "packed_weight.h"
 #include "packing.h"
 
 namespace mmadder::cpu {
 namespace {
 
 constexpr int64_t kBandPositions = 1024;
-constexpr int64_t kChunkBytes = 20 * 1024;  // packed weights of one chunk
+// Shorter distances can be close to zero by chance, and gain little.
+constexpr int64_t kFewestTermsOfMax = 16;
 
-// Weights of one group as [output block][input block][tap][4 * quads][lanes].
-class PackedWeight {
+// What all threads share.
+struct Convolution {
+  const Conv2dGeometry& g;
+  const Kernels& kernels;
+  const Form form;
+  const bool check;  // the accuracy of the max form
+  const Images& input;
+  const PackedWeight& weight;
+  const Epilogue& epilogue;
+  float* output;
+};
+
+// Some blocks of output channels of one band and group.
+struct Task {
+  const Band& band;
+  int64_t group, first_block, last_block;
+};
+
+// One thread's buffers and the task that it is at.
+class Worker {
  public:
-  PackedWeight(const Conv2dGeometry& g, int64_t lanes)
-      : lanes_(lanes),
-        in_channels_(g.in_channels_per_group()),
-        out_channels_(g.out_channels_per_group()),
-        taps_(g.taps()),
-        out_block_(ceil_div(in_channels_, kQuad) * kQuad * taps_ * lanes),
-        data_(g.groups * out_blocks() * out_block_) {}
-
-  int64_t out_blocks() const { return ceil_div(out_channels_, lanes_); }
-
-  const float* block(int64_t group, int64_t out_block, int64_t in_block)
-      const {
-    return data_.get() + (group * out_blocks() + out_block) * out_block_ +
-        in_block * kBlock * taps_ * lanes_;
-  }
-
-  // weight: (out_channels, in_channels, taps) of the whole convolution.
-  void fill(const float* weight, int64_t groups) {
-    const int64_t in_blocks = num_blocks(in_channels_);
-    const int64_t blocks = groups * out_blocks() * in_blocks;
-    at::parallel_for(0, blocks, 4, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i)
-        fill_block(weight, i / in_blocks / out_blocks(),
-                   i / in_blocks % out_blocks(), i % in_blocks);
-    });
+  // Returns false if the max form is too inaccurate, as far as looked at.
+  bool run(const Convolution& conv, const Task& task) {
+    const auto& g = conv.g;
+    const auto& band = task.band;
+    region_ = {band.row * g.stride_h - g.pad_h,
+               (band.rows - 1) * g.stride_h +
+                   (g.kernel_h - 1) * g.dilation_h + 1,
+               band.column * g.stride_w - g.pad_w,
+               (band.columns - 1) * g.stride_w +
+                   (g.kernel_w - 1) * g.dilation_w + 1,
+               g.stride_w};
+    image_ = num_blocks(g.in_channels_per_group()) * region_.plane();
+    pack(conv, task);
+    find_steps(g);
+    if (conv.form == kMax)
+      find_sums(conv, band);
+    bool accurate = true;
+    for (int64_t ob = task.first_block; ob < task.last_block; ++ob) {
+      const int64_t width = conv.weight.vectors(ob) * conv.kernels.lanes;
+      sums_.reserve(band.positions() * width);
+      for (int64_t chunk = 0; chunk < conv.weight.chunks(); ++chunk)
+        add_chunk(conv, task, ob, chunk);
+      accurate &= store(conv, task, ob);
+    }
+    return accurate;
   }
 
  private:
-  void fill_block(const float* weight, int64_t group, int64_t out_block,
-                  int64_t in_block) {
-    float* out = const_cast<float*>(block(group, out_block, in_block));
-    const int64_t padded = num_quads(in_channels_, in_block) * kQuad;
-    const int64_t channels =
-        std::min<int64_t>(in_channels_ - in_block * kBlock, kBlock);
-    const int64_t lanes =
-        std::min(out_channels_ - out_block * lanes_, lanes_);
-    if (channels < padded || lanes < lanes_)
-      std::fill(out, out + taps_ * padded * lanes_, 0.f);
-    for (int64_t l = 0; l < lanes; ++l) {
-      const int64_t oc = group * out_channels_ + out_block * lanes_ + l;
-      const float* in =
-          weight + (oc * in_channels_ + in_block * kBlock) * taps_;
-      for (int64_t c = 0; c < channels; ++c)
-        for (int64_t tap = 0; tap < taps_; ++tap)
-          out[(tap * padded + c) * lanes_ + l] = in[c * taps_ + tap];
-    }
+  void pack(const Convolution& conv, const Task& task) {
+    const auto& g = conv.g;
+    const auto& in = conv.input;
+    const int64_t channels = g.in_channels_per_group();
+    packed_.reserve(task.band.images * image_);
+    for (int64_t n = 0; n < task.band.images; ++n)
+      pack_region(
+          conv.kernels,
+          {in.data + (task.band.n + n) * in.batch_stride +
+               task.group * channels * in.channel_stride,
+           channels, g.in_h, g.in_w, in.channel_stride, in.row_stride,
+           in.column_stride},
+          region_, conv.weight.shift(task.group), packed(n));
   }
 
-  const int64_t lanes_, in_channels_, out_channels_, taps_, out_block_;
-  Buffer data_;
-};
-
-// One band of one group, packed, and the scratch of its sums.
-class BandTask {
- public:
-  BandTask(const Conv2dGeometry& g, const Kernels& kernels, const Band& band)
-      : g_(g),
-        kernels_(kernels),
-        band_(band),
-        region_{band.row * g.stride_h - g.pad_h,
-                (band.rows - 1) * g.stride_h +
-                    (g.kernel_h - 1) * g.dilation_h + 1,
-                band.column * g.stride_w - g.pad_w,
-                (band.columns - 1) * g.stride_w +
-                    (g.kernel_w - 1) * g.dilation_w + 1},
-        lanes_(kernels.lanes * kernels.vectors),
-        image_(num_blocks(g.in_channels_per_group()) * region_.plane()),
-        packed_(band.images * image_),
-        sums_(band.positions() * lanes_) {
+  // One step for each tap of each input block, in floats.
+  void find_steps(const Conv2dGeometry& g) {
     const int64_t channels = g.in_channels_per_group();
+    steps_.clear();
     for (int64_t b = 0; b < num_blocks(channels); ++b)
       for (int64_t kh = 0; kh < g.kernel_h; ++kh)
         for (int64_t kw = 0; kw < g.kernel_w; ++kw)
           steps_.push_back(
               {b * region_.plane() +
-                   (kh * g.dilation_h * region_.columns + kw * g.dilation_w) *
+                   region_.pixel(kh * g.dilation_h, kw * g.dilation_w) *
                        kBlock,
-               num_quads(channels, b)});
+               padded_channels(channels, b) / kQuad});
   }
 
-  void run(const float* input, const PackedWeight& weight, int64_t group,
-           float* output) {
-    const int64_t channels = g_.in_channels_per_group();
-    for (int64_t n = 0; n < band_.images; ++n)
-      pack_region(
-          kernels_,
-          input + ((band_.n + n) * g_.in_channels + group * channels) *
-                  g_.in_h * g_.in_w,
-          channels, g_.in_h, g_.in_w, region_, packed_.get() + n * image_);
-    const int64_t in_blocks = num_blocks(channels);
-    const int64_t block_bytes =
-        kBlock * g_.taps() * lanes_ * static_cast<int64_t>(sizeof(float));
-    const int64_t chunk = std::max<int64_t>(kChunkBytes / block_bytes, 1);
-    for (int64_t ob = 0; ob < weight.out_blocks(); ++ob) {
-      std::fill(sums_.get(), sums_.get() + band_.positions() * lanes_, 0.f);
-      for (int64_t b = 0; b < in_blocks; b += chunk)
-        add_chunk(b, std::min(b + chunk, in_blocks),
-                  weight.block(group, ob, b));
-      store(group, ob, output);
-    }
+  // Half the sum of x over the window of each position, for each chunk:
+  // first over the channels of a pixel, then over the taps.
+  void find_sums(const Convolution& conv, const Band& band) {
+    const auto& g = conv.g;
+    const int64_t chunks = conv.weight.chunks();
+    const int64_t chunk = conv.weight.chunk_blocks();
+    const int64_t blocks = num_blocks(g.in_channels_per_group());
+    float* pixels = pixel_sums_.reserve(region_.pixels());
+    float* sums = x_sums_.reserve(chunks * band.positions());
+    std::fill(sums, sums + chunks * band.positions(), 0.f);
+    for (int64_t c = 0; c < chunks; ++c)
+      for (int64_t n = 0; n < band.images; ++n) {
+        conv.kernels.channel_sums(
+            packed(n) + c * chunk * region_.plane(), region_.plane(),
+            std::min(chunk, blocks - c * chunk), region_.pixels(), pixels);
+        for (int64_t oh = 0; oh < band.rows; ++oh, sums += band.columns)
+          for (int64_t t = 0; t < g.taps(); ++t) {
+            const float* row = pixels + steps_[t].offset / kBlock +
+                region_.pixel(oh * g.stride_h, 0);
+            for (int64_t ow = 0; ow < band.columns; ++ow)
+              sums[ow] += row[ow];
+          }
+      }
   }
 
- private:
-  // Adds input blocks [begin, end) to the sums of all positions.
-  void add_chunk(int64_t begin, int64_t end, const float* weight) {
-    const Step* steps = steps_.data() + begin * g_.taps();
-    const int64_t num_steps = (end - begin) * g_.taps();
-    const int64_t tiles = ceil_div(band_.columns, kernels_.forward_tile);
-    const int64_t x_stride = g_.stride_w * kBlock;
+  // Adds a chunk of input blocks to the sums of all positions.
+  void add_chunk(const Convolution& conv, const Task& task, int64_t out_block,
+                 int64_t chunk) {
+    const auto& g = conv.g;
+    const auto& band = task.band;
+    const int64_t blocks = num_blocks(g.in_channels_per_group());
+    const int64_t first = chunk * conv.weight.chunk_blocks();
+    const int64_t last =
+        std::min(first + conv.weight.chunk_blocks(), blocks);
+    const Step* steps = steps_.data() + first * g.taps();
+    const int64_t vectors = conv.weight.vectors(out_block);
+    const auto& kernels = conv.kernels.l1_distance[conv.form][vectors];
+    const float* w = conv.weight.weights(task.group, out_block, first);
+    const float* w_sums =
+        conv.weight.half_sums(task.group, out_block, chunk);
+    const float* x_sums =
+        x_sums_.get() + chunk * band.positions();
+    const int64_t tiles =
+        ceil_div(band.columns, conv.kernels.forward_tile[vectors]);
     float* sums = sums_.get();
-    for (int64_t n = 0; n < band_.images; ++n)
-      for (int64_t oh = 0; oh < band_.rows; ++oh) {
-        const float* row = packed_.get() + n * image_ +
-            oh * g_.stride_h * region_.columns * kBlock;
+    for (int64_t n = 0; n < band.images; ++n)
+      for (int64_t oh = 0; oh < band.rows; ++oh) {
+        const float* row =
+            packed(n) + region_.pixel(oh * g.stride_h, 0) * kBlock;
         for (int64_t t = 0; t < tiles; ++t) {  // of nearly equal width
-          const int64_t ow = t * band_.columns / tiles;
-          const int64_t width = (t + 1) * band_.columns / tiles - ow;
-          kernels_.l1_distance[width](
-              row + ow * x_stride, x_stride, steps, num_steps, weight, sums);
-          sums += width * lanes_;
+          const int64_t ow = t * band.columns / tiles;
+          const int64_t tile = (t + 1) * band.columns / tiles - ow;
+          kernels[tile](row + ow * kBlock, steps, (last - first) * g.taps(),
+                        w, x_sums, w_sums, chunk > 0, sums);
+          sums += tile * vectors * conv.kernels.lanes;
+          x_sums += tile;
         }
       }
   }
 
-  // Writes minus the sums of one block of output channels.
-  void store(int64_t group, int64_t out_block, float* output) const {
-    const int64_t channels = g_.out_channels_per_group();
-    const int64_t plane = g_.out_h * g_.out_w;
-    const int64_t first = out_block * lanes_;
-    const int64_t used = std::min(channels - first, lanes_);
-    const bool whole_rows = band_.columns == g_.out_w;
-    const int64_t runs = band_.images * (whole_rows ? 1 : band_.rows);
-    const int64_t run = band_.positions() / runs;  // contiguous in output
+  // Writes one block of output channels.
+  bool store(const Convolution& conv, const Task& task,
+             int64_t out_block) const {
+    const auto& g = conv.g;
+    const auto& band = task.band;
+    const int64_t width =
+        conv.weight.vectors(out_block) * conv.kernels.lanes;
+    const int64_t first = out_block * kMaxVectors * conv.kernels.lanes;
+    const int64_t channels = g.out_channels_per_group();
+    const int64_t used = std::min(channels - first, width);
+    const int64_t plane = g.out_h * g.out_w;
+    const float* limits = conv.check
+        ? conv.weight.limits(task.group, out_block)
+        : nullptr;
+    const float factor = conv.form == kMax ? -2.f : -1.f;
+    const bool whole_rows = band.columns == g.out_w;
+    const int64_t runs = band.images * (whole_rows ? 1 : band.rows);
+    const int64_t run = band.positions() / runs;  // contiguous in output
+    bool accurate = true;
     for (int64_t i = 0; i < runs; ++i) {
-      const int64_t n = band_.n + (whole_rows ? i : i / band_.rows);
-      const int64_t oh = band_.row + (whole_rows ? 0 : i % band_.rows);
-      const float* sums = sums_.get() + i * run * lanes_;
-      float* out = output +
-          (n * g_.out_channels + group * channels + first) * plane +
-          oh * g_.out_w + band_.column;
-      for (int64_t p = 0; p < run; p += kBlock)
-        for (int64_t l = 0; l < used; l += kBlock)
-          kernels_.transpose(
-              sums + p * lanes_ + l, lanes_, out + l * plane + p, plane,
+      const int64_t n = band.n + (whole_rows ? i : i / band.rows);
+      const int64_t oh = band.row + (whole_rows ? 0 : i % band.rows);
+      const float* sums = sums_.get() + i * run * width;
+      for (int64_t l = 0; l < used; l += kBlock) {
+        const int64_t oc = task.group * channels + first + l;
+        const int64_t out = (n * g.out_channels + oc) * plane +
+            oh * g.out_w + band.column;
+        for (int64_t p = 0; p < run; p += kBlock)
+          accurate &= conv.kernels.store(
+              sums + p * width + l, width,
               std::min<int64_t>(run - p, kBlock),
-              std::min<int64_t>(used - l, kBlock), -1.f);
+              std::min<int64_t>(used - l, kBlock), factor,
+              limits ? limits + l : nullptr,
+              moved(conv.epilogue, oc, out + p), conv.output + out + p,
+              plane);
+      }
     }
+    return accurate;
   }
 
-  const Conv2dGeometry& g_;
-  const Kernels& kernels_;
-  const Band band_;
-  const Region region_;
-  const int64_t lanes_, image_;
-  Buffer packed_, sums_;
+  static Epilogue moved(Epilogue e, int64_t channel, int64_t position) {
+    if (e.scale)
+      e.mean += channel, e.scale += channel, e.bias += channel;
+    if (e.residual)
+      e.residual += position;
+    return e;
+  }
+
+  float* packed(int64_t n) { return packed_.get() + n * image_; }
+
+  Region region_{};
+  int64_t image_ = 0;  // floats of a packed image
   std::vector<Step> steps_;
+  Buffer packed_, pixel_sums_, x_sums_, sums_;
 };
 
-}  // namespace
-
-void adder_conv2d_f32(
-    const Conv2dGeometry& geometry, const float* input, const float* weight,
-    float* output) {
-  const Conv2dGeometry g = flattened(geometry);
-  const Kernels& kernels = cpu::kernels();
-  PackedWeight packed(g, kernels.lanes * kernels.vectors);
-  packed.fill(weight, g.groups);
+// Returns false, with an unfinished output, if checked and not accurate.
+bool convolve(const Convolution& conv) {
+  const auto& g = conv.g;
   const auto bands = make_bands(
       g.batch, g.out_h, g.out_w,
       band_positions(g.batch * g.out_h * g.out_w, kBandPositions));
-  const int64_t tasks = static_cast<int64_t>(bands.size()) * g.groups;
-  at::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
-      BandTask(g, kernels, bands[i / g.groups])
-          .run(input, packed, i % g.groups, output);
+  const int64_t groups = static_cast<int64_t>(bands.size()) * g.groups;
+  const int64_t blocks = conv.weight.out_blocks();
+  const int64_t parts = channel_parts(groups, blocks);
+  std::atomic<bool> accurate{true};
+  for_each_task<Worker>(groups * parts, [&](Worker& worker, int64_t i) {
+    const int64_t part = i % parts, band = i / parts;
+    if (accurate.load(std::memory_order_relaxed) &&
+        !worker.run(conv, {bands[band / g.groups], band % g.groups,
+                           part * blocks / parts,
+                           (part + 1) * blocks / parts}))
+      accurate = false;
   });
+  return accurate;
+}
+
+}  // namespace
+
+int64_t packed_weight_size(const Conv2dGeometry& g) {
+  return PackedWeight(g, kernels()).size();
+}
+
+void pack_weight(const Conv2dGeometry& g, Form form, const float* weight,
+                 float* packed) {
+  PackedWeight target(g, kernels());
+  target.attach(packed);
+  target.pack(weight, form);
+}
+
+// kAuto takes the max form, looks at every distance on its way to the output
+// and starts again in the exact form if one is too small beside its filter's
+// sum |w - c| for the max form to resolve it, or is not a number: the bounds
+// are in packed_weight.cpp.
+bool adder_conv2d_f32(
+    const Conv2dGeometry& geometry, Mode mode, const Images& input,
+    const float* weight, const float* packed, const Epilogue& epilogue,
+    float* output) {
+  const Conv2dGeometry g = flattened(geometry, input);
+  PackedWeight target(g, kernels());
+  Buffer buffer;
+  const auto run = [&](Form form, bool check) {
+    if (form == kMax && packed) {
+      target.attach(const_cast<float*>(packed));
+    } else {
+      target.attach(buffer.reserve(target.size()));
+      target.pack(weight, form);
+    }
+    return convolve(
+        {g, kernels(), form, check, input, target, epilogue, output});
+  };
+  if (mode == Mode::kAuto &&
+      g.in_channels_per_group() * g.taps() < kFewestTermsOfMax)
+    mode = Mode::kExact;
+  if (mode != Mode::kExact && run(kMax, mode == Mode::kAuto))
+    return false;
+  run(kExact, false);
+  return mode == Mode::kAuto;
 }
 
 }  // namespace mmadder::cpu

@@ -1,5 +1,5 @@
 // What the drivers need of an instruction set: a table of microkernels over
-// raw float32 pointers. One unit per instruction set fills one table.
+// raw float32 pointers. One unit per instruction set fills its tables.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +12,13 @@ constexpr int kBlock = 16;
 // Packed channels are walked in quads; both operands have the same filler.
 constexpr int kQuad = 4;
 constexpr int kMaxTile = 16;
+constexpr int kMaxVectors = 2;
+
+// How a distance is summed. With max, sum |x - w| = 2 (sum max(x, w) -
+// sum x / 2 - sum w / 2): two instructions instead of three.
+enum Form { kExact, kMax, kNumForms };
+
+enum InputGradient { kHardtanh, kSign, kNumInputGradients };
 
 // One tap of one channel block: where it lies relative to a tile's first
 // position, and how many quads of channels it has.
@@ -20,43 +27,74 @@ struct Step {
   int64_t quads;
 };
 
-// Adds sum |x - w| of every step to sums[tile][vectors * lanes].
-//   x: first position of the tile; the next one is x_stride floats on.
-//   w: [step][4 * quads][vectors * lanes].
-using L1DistanceKernel = void (*)(
-    const float* x, int64_t x_stride, const Step* steps, int64_t num_steps,
-    const float* w, float* sums);
+// What becomes of a distance d on its way to the output:
+//   y = factor * d,  y = (y - mean) * scale + bias,  y += residual,
+//   y = max(y, 0) if relu.
+// mean, scale and bias: (out_channels,), all or none. residual: like output.
+struct Epilogue {
+  const float* mean = nullptr;
+  const float* scale = nullptr;
+  const float* bias = nullptr;
+  const float* residual = nullptr;
+  bool relu = false;
+};
 
-// Adds sum grad * clip(w - x, -1, 1), or sign(w - x), of every step to
-// grad_x[tile][lanes].
-//   grad: first position of the tile; the next one is 16 floats on.
-//   w: [step][4 * quads][lanes].
+// Sums over all steps into sums[tile][vectors * lanes], or adds to them:
+//   kExact: |x - w|
+//   kMax:   max(x, w), less x_sums[position] and w_sums[lane]
+// x: first position of the tile; the next one is kBlock floats on.
+// w: [step][4 * quads][vectors * lanes].
+using L1DistanceKernel = void (*)(
+    const float* x, const Step* steps, int64_t num_steps, const float* w,
+    const float* x_sums, const float* w_sums, bool add, float* sums);
+
+// Sums grad * clip(w - x, -1, 1), or grad * sign(w - x), over all steps into
+// grad_x, or adds to it. Vector v of x and grad_x lies v * vector_stride on.
+//   grad: first position of the tile; the next one is kBlock floats on.
+//   w: [step][4 * quads][vectors * lanes].
 //   x, grad_x: lanes channels of the first position; next x_stride floats on.
 using InputGradKernel = void (*)(
     const float* grad, const Step* steps, int64_t num_steps, const float* w,
-    const float* x, int64_t x_stride, float* grad_x);
+    const float* x, int64_t x_stride, int64_t vector_stride, bool add,
+    float* grad_x);
 
-// dst[column][row] = scale * src[row][column], for rows and columns <= 16.
+// dst[column][16 rows] = src[row][column] - shift[row], up to 16 x 16. Rows
+// that are not there count as zero.
 using TransposeKernel = void (*)(
-    const float* src, int64_t src_stride, float* dst, int64_t dst_stride,
-    int64_t rows, int64_t columns, float scale);
+    const float* src, int64_t src_stride, int64_t rows, int64_t columns,
+    const float* shift, float* dst);
 
-enum InputGradient { kHardtanh, kSign, kNumInputGradients };
+// dst[channel][position] = epilogue(factor * sums[position][channel]), up to
+// 16 x 16. The epilogue's pointers are those of the first channel; residual
+// lies like dst. With limits, returns whether all sums reach limits[channel].
+using StoreKernel = bool (*)(
+    const float* sums, int64_t sums_stride, int64_t positions,
+    int64_t channels, float factor, const float* limits,
+    const Epilogue& epilogue, float* dst, int64_t dst_stride);
+
+// sums[pixel] = half the sum over all blocks of packed[block][pixel][16].
+using ChannelSumsKernel = void (*)(
+    const float* packed, int64_t block_stride, int64_t blocks,
+    int64_t pixels, float* sums);
 
 struct Kernels {
   const char* name;
-  int lanes;             // floats in a vector
-  int vectors;           // vectors of output channels in a forward tile
-  int forward_tile;      // positions in the largest forward tile
-  int input_grad_tile;   // positions in the largest gradient tile
-  L1DistanceKernel l1_distance[kMaxTile + 1];  // by positions in the tile
-  InputGradKernel input_grad[kNumInputGradients][kMaxTile + 1];
+  int lanes;                             // floats in a vector
+  int forward_tile[kMaxVectors + 1];     // most positions, by vectors
+  int input_grad_tile[kMaxVectors + 1];  // 0: no such kernel
+  L1DistanceKernel l1_distance[kNumForms][kMaxVectors + 1][kMaxTile + 1];
+  InputGradKernel
+      input_grad[kNumInputGradients][kMaxVectors + 1][kMaxTile + 1];
   TransposeKernel transpose;
+  StoreKernel store;
+  ChannelSumsKernel channel_sums;
 };
 
 const Kernels& portable_kernels();
 #if defined(__x86_64__)
 const Kernels& avx2_kernels();
+const Kernels& avx512_kernels();
+const Kernels& avx512_zen4_kernels();
 #endif
 
 // The best table that this processor can run; MMADDER_CPU_ISA names another.

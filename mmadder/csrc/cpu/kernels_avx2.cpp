@@ -10,68 +10,17 @@
 
 #include <cstdint>
 
-namespace mmadder::cpu {
-namespace {
-
-struct Vector {
-  typedef __m256 type;
-  static constexpr int lanes = 8;
-
-  static type zero() { return _mm256_setzero_ps(); }
-  static type load(const float* p) { return _mm256_loadu_ps(p); }
-  static void store(float* p, type v) { _mm256_storeu_ps(p, v); }
-  static type broadcast(const float* p) { return _mm256_broadcast_ss(p); }
-  static type one() {
-    type v = _mm256_set1_ps(1.f);
-    asm("" : "+x"(v));  // opaque
-    return v;
-  }
-  static type add(type a, type b) { return _mm256_add_ps(a, b); }
-  static type sub(type a, type b) { return _mm256_sub_ps(a, b); }
-  static type abs(type a) {
-    return _mm256_andnot_ps(_mm256_set1_ps(-0.f), a);
-  }
-  static type multiply_add(type a, type b, type c) {
-    return _mm256_fmadd_ps(a, b, c);
-  }
-  static type add_by_fma(type a, type b, type one) {
-    return _mm256_fmadd_ps(a, one, b);
-  }
-  static type sub_by_fma(type a, type b, type one) {
-    return _mm256_fmsub_ps(a, one, b);
-  }
-  // min and max return their second operand if one is NaN.
-  static type clip(type a) {
-    const type one = _mm256_set1_ps(1.f);
-    return _mm256_max_ps(
-        _mm256_set1_ps(-1.f), _mm256_min_ps(one, a));
-  }
-  static type sign(type a) {
-    const type one = _mm256_set1_ps(1.f);
-    const type signed_one = _mm256_or_ps(
-        one, _mm256_and_ps(_mm256_set1_ps(-0.f), a));
-    const type not_zero_or_nan =
-        _mm256_cmp_ps(a, _mm256_setzero_ps(), _CMP_NEQ_OQ);
-    return _mm256_blendv_ps(a, signed_one, not_zero_or_nan);
-  }
-};
-
-}  // namespace
-}  // namespace mmadder::cpu
-
 #include "microkernels.h"
 
 namespace mmadder::cpu {
 namespace {
 
 void transpose_8x8(
-    const float* src, int64_t src_stride, float* dst, int64_t dst_stride,
-    float scale) {
+    const float* src, int64_t src_stride, __m256 shift, float* dst) {
   __m256 r[8], t[8];
 #pragma GCC unroll 8
   for (int i = 0; i < 8; ++i)
-    r[i] = _mm256_mul_ps(
-        _mm256_loadu_ps(src + i * src_stride), _mm256_set1_ps(scale));
+    r[i] = _mm256_loadu_ps(src + i * src_stride);
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) {  // pairs of rows
     t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
@@ -87,36 +36,90 @@ void transpose_8x8(
   }
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) {  // halves
-    _mm256_storeu_ps(
-        dst + i * dst_stride, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
-    _mm256_storeu_ps(
-        dst + (i + 4) * dst_stride,
-        _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
+    const __m256 low = _mm256_permute2f128_ps(r[i], r[i + 4], 0x20);
+    const __m256 high = _mm256_permute2f128_ps(r[i], r[i + 4], 0x31);
+    _mm256_storeu_ps(dst + i * kBlock, _mm256_sub_ps(low, shift));
+    _mm256_storeu_ps(dst + (i + 4) * kBlock, _mm256_sub_ps(high, shift));
   }
 }
 
-void transpose_avx2(
-    const float* src, int64_t src_stride, float* dst, int64_t dst_stride,
-    int64_t rows, int64_t columns, float scale) {
-  for (int64_t r = 0; r < rows; r += 8)
-    for (int64_t c = 0; c < columns; c += 8) {
-      const float* s = src + r * src_stride + c;
-      float* d = dst + c * dst_stride + r;
-      if (rows - r >= 8 && columns - c >= 8)
-        transpose_8x8(s, src_stride, d, dst_stride, scale);
-      else
-        transpose_scalar(
-            s, src_stride, d, dst_stride, rows - r < 8 ? rows - r : 8,
-            columns - c < 8 ? columns - c : 8, scale);
-    }
-}
+struct Vector {
+  typedef __m256 type;
+  static constexpr int lanes = 8;
+
+  static type zero() { return _mm256_setzero_ps(); }
+  static type set(float a) { return _mm256_set1_ps(a); }
+  static type load(const float* p) { return _mm256_loadu_ps(p); }
+  static void store(float* p, type v) { _mm256_storeu_ps(p, v); }
+  static type one() {
+    type v = _mm256_set1_ps(1.f);
+    asm("" : "+x"(v));  // opaque
+    return v;
+  }
+  static type add(type a, type b) { return _mm256_add_ps(a, b); }
+  static type sub(type a, type b) { return _mm256_sub_ps(a, b); }
+  static type mul(type a, type b) { return _mm256_mul_ps(a, b); }
+  static type multiply_add(type a, type b, type c) {
+    return _mm256_fmadd_ps(a, b, c);
+  }
+  static type add_by_fma(type a, type b, type one) {
+    return _mm256_fmadd_ps(a, one, b);
+  }
+  static type sub_by_fma(type a, type b, type one) {
+    return _mm256_fmsub_ps(a, one, b);
+  }
+  // min and max return their second operand if one is NaN.
+  static type relu(type a) { return _mm256_max_ps(zero(), a); }
+  static type clip(type a) {
+    const type one = _mm256_set1_ps(1.f);
+    return _mm256_max_ps(_mm256_set1_ps(-1.f), _mm256_min_ps(one, a));
+  }
+  static type sign(type a) {
+    const type one = _mm256_set1_ps(1.f);
+    const type signed_one = _mm256_or_ps(
+        one, _mm256_and_ps(_mm256_set1_ps(-0.f), a));
+    return _mm256_blendv_ps(
+        a, signed_one, _mm256_cmp_ps(a, zero(), _CMP_NEQ_OQ));
+  }
+  static type keep_nan(type a, type b) {
+    return _mm256_blendv_ps(b, a, _mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+  }
+  static float sum(type a) {
+    __m128 s = _mm_add_ps(
+        _mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+  }
+
+  struct Broadcast {
+    type value;
+    explicit Broadcast(const float* p) : value(_mm256_broadcast_ss(p)) {}
+  };
+  static type distance(type a, Broadcast b) {
+    return _mm256_andnot_ps(
+        _mm256_set1_ps(-0.f), _mm256_sub_ps(a, b.value));
+  }
+  static type max(type a, Broadcast b) { return _mm256_max_ps(a, b.value); }
+  static type multiply_add(type a, Broadcast b, type c) {
+    return _mm256_fmadd_ps(a, b.value, c);
+  }
+
+  static void transpose(
+      const float* src, int64_t src_stride, int64_t rows, int64_t columns,
+      const float* shift, float* dst) {
+    if (rows < kBlock || columns < kBlock)
+      return transpose_scalar(src, src_stride, rows, columns, shift, dst);
+    for (int r = 0; r < kBlock; r += 8)
+      for (int c = 0; c < kBlock; c += 8)
+        transpose_8x8(src + r * src_stride + c, src_stride, load(shift + r),
+                      dst + c * kBlock + r);
+  }
+};
 
 }  // namespace
 
 const Kernels& avx2_kernels() {
-  static const Kernels table =
-      make_kernels</*vectors=*/2, /*forward tile=*/5, /*gradient tile=*/5>(
-          "avx2", transpose_avx2);
+  static const Kernels table = make_kernels<Vector, 10, 5, 5, 0>("avx2");
   return table;
 }
 

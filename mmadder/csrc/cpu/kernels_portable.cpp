@@ -2,6 +2,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "microkernels.h"
+
 namespace mmadder::cpu {
 namespace {
 
@@ -11,17 +13,17 @@ struct Vector {
   static constexpr int lanes = 4;
 
   static type zero() { return type{}; }
+  static type set(float a) { return type{} + a; }
   static type load(const float* p) {
     type v;
     std::memcpy(&v, p, sizeof(v));
     return v;
   }
   static void store(float* p, type v) { std::memcpy(p, &v, sizeof(v)); }
-  static type broadcast(const float* p) { return type{} + *p; }
-  static type one() { return type{} + 1.f; }
+  static type one() { return set(1.f); }
   static type add(type a, type b) { return a + b; }
   static type sub(type a, type b) { return a - b; }
-  static type abs(type a) { return (type)((mask)a & 0x7fffffff); }
+  static type mul(type a, type b) { return a * b; }
   static type multiply_add(type a, type b, type c) { return a * b + c; }
   // Without FMA the multiplication would be in vain.
   static type add_by_fma(type a, type b, type) { return a + b; }
@@ -29,28 +31,42 @@ struct Vector {
   static type select(mask m, type a, type b) {
     return (type)((m & (mask)a) | (~m & (mask)b));
   }
-  // A comparison with NaN is false, so both keep NaN.
+  // A comparison with NaN is false.
+  static type relu(type a) { return select(a <= 0.f, zero(), a); }
   static type clip(type a) {
-    const type one = type{} + 1.f;
-    return select(a > one, one, select(a < -one, -one, a));
+    return select(a > 1.f, one(), select(a < -1.f, -one(), a));
   }
   static type sign(type a) {
-    const type one = type{} + 1.f;
-    return select(a > 0.f, one, select(a < 0.f, -one, a));
+    return select(a > 0.f, one(), select(a < 0.f, -one(), a));
+  }
+  static type keep_nan(type a, type b) { return select(a != a, a, b); }
+  static float sum(type a) { return (a[0] + a[2]) + (a[1] + a[3]); }
+
+  struct Broadcast {
+    type value;
+    explicit Broadcast(const float* p) : value(set(*p)) {}
+  };
+  static type distance(type a, Broadcast b) {
+    return (type)((mask)(a - b.value) & 0x7fffffff);
+  }
+  static type max(type a, Broadcast b) {
+    return select(a > b.value, a, b.value);
+  }
+  static type multiply_add(type a, Broadcast b, type c) {
+    return a * b.value + c;
+  }
+
+  static void transpose(
+      const float* src, int64_t src_stride, int64_t rows, int64_t columns,
+      const float* shift, float* dst) {
+    transpose_scalar(src, src_stride, rows, columns, shift, dst);
   }
 };
 
 }  // namespace
-}  // namespace mmadder::cpu
-
-#include "microkernels.h"
-
-namespace mmadder::cpu {
 
 const Kernels& portable_kernels() {
-  static const Kernels table =
-      make_kernels</*vectors=*/2, /*forward tile=*/4, /*gradient tile=*/4>(
-          "portable", transpose_scalar);
+  static const Kernels table = make_kernels<Vector, 8, 4, 4, 0>("portable");
   return table;
 }
 

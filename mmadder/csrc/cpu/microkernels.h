@@ -1,45 +1,54 @@
 // The microkernels, written once over a vector type. A unit includes this
-// after it has chosen its instruction set and defined `Vector` with
-//   lanes, zero, load, store, broadcast, one, sub, abs, add, multiply_add,
-//   clip, sign, add_by_fma, sub_by_fma
-// The last two are a + b and a - b on the multiplier's pipe where that
-// balances the pipes: they take a `one` that the compiler cannot fold away.
+// after it has chosen its instruction set; its vector type V has
+//   type, lanes, zero, set, load, store, add, sub, mul, multiply_add;
+//   relu, clip to [-1, 1] and sign, all of which keep NaN (but clip may
+//   lose it); keep_nan(a, b), a where that is NaN, else b; sum of all lanes;
+//   Broadcast, one float for all lanes, made from its address: max and
+//   distance of a vector and a Broadcast, multiply_add with one as factor;
+//   add_by_fma, sub_by_fma: a + b and a - b on the multiplier's pipe where
+//   that balances the pipes; their `one` must be opaque to the compiler;
+//   transpose, a TransposeKernel.
 // Everything has internal linkage: a symbol shared with another unit could
 // carry instructions that the processor lacks.
+#include <cstring>
+
 #include "kernels.h"
 
 namespace mmadder::cpu {
 namespace {
 
-template <int kVectors, int kTile>
+constexpr float kZeros[kBlock] = {};
+
+template <class V, Form kForm, int kVectors, int kTile>
 void l1_distance_f32(
-    const float* x, int64_t x_stride, const Step* steps, int64_t num_steps,
-    const float* w, float* sums) {
-  constexpr int kLanes = Vector::lanes;
-  const auto one = Vector::one();
-  Vector::type acc[kTile][kVectors];
+    const float* x, const Step* steps, int64_t num_steps, const float* w,
+    const float* x_sums, const float* w_sums, bool add, float* sums) {
+  constexpr int kLanes = V::lanes;
+  const auto one = V::one();
+  typename V::type acc[kTile][kVectors];
 #pragma GCC unroll 16
   for (int t = 0; t < kTile; ++t)
-#pragma GCC unroll 4
+#pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v)
-      acc[t][v] = Vector::zero();
+      acc[t][v] = V::zero();
 
   for (int64_t s = 0; s < num_steps; ++s) {
     const float* xs = x + steps[s].offset;
     for (int64_t q = 0; q < steps[s].quads; ++q) {
 #pragma GCC unroll 4
       for (int c = 0; c < kQuad; ++c) {
-        Vector::type wv[kVectors];
-#pragma GCC unroll 4
+        typename V::type wv[kVectors];
+#pragma GCC unroll 2
         for (int v = 0; v < kVectors; ++v)
-          wv[v] = Vector::load(w + (c * kVectors + v) * kLanes);
+          wv[v] = V::load(w + (c * kVectors + v) * kLanes);
 #pragma GCC unroll 16
         for (int t = 0; t < kTile; ++t) {
-          const auto xv = Vector::broadcast(xs + t * x_stride + c);
-#pragma GCC unroll 4
+          const typename V::Broadcast xv(xs + t * kBlock + c);
+#pragma GCC unroll 2
           for (int v = 0; v < kVectors; ++v)
-            acc[t][v] = Vector::add_by_fma(
-                Vector::abs(Vector::sub(xv, wv[v])), acc[t][v], one);
+            acc[t][v] = V::add_by_fma(
+                kForm == kMax ? V::max(wv[v], xv) : V::distance(wv[v], xv),
+                acc[t][v], one);
         }
       }
       w += kQuad * kVectors * kLanes;
@@ -49,89 +58,181 @@ void l1_distance_f32(
 
 #pragma GCC unroll 16
   for (int t = 0; t < kTile; ++t)
-#pragma GCC unroll 4
+#pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) {
       float* sum = sums + (t * kVectors + v) * kLanes;
-      Vector::store(sum, Vector::add(Vector::load(sum), acc[t][v]));
+      auto value = acc[t][v];
+      if (kForm == kMax)
+        value = V::sub(value, V::add(V::set(x_sums[t]),
+                                     V::load(w_sums + v * kLanes)));
+      V::store(sum, add ? V::add(V::load(sum), value) : value);
     }
 }
 
-template <int kTile, InputGradient kForm>
+template <class V, InputGradient kSlope, int kVectors, int kTile>
 void input_grad_f32(
     const float* grad, const Step* steps, int64_t num_steps, const float* w,
-    const float* x, int64_t x_stride, float* grad_x) {
-  constexpr int kLanes = Vector::lanes;
-  const auto one = Vector::one();
-  Vector::type acc[kTile], xv[kTile];
+    const float* x, int64_t x_stride, int64_t vector_stride, bool add,
+    float* grad_x) {
+  constexpr int kLanes = V::lanes;
+  const auto one = V::one();
+  typename V::type acc[kTile][kVectors], xv[kTile][kVectors];
 #pragma GCC unroll 16
-  for (int t = 0; t < kTile; ++t) {
-    acc[t] = Vector::zero();
-    xv[t] = Vector::load(x + t * x_stride);
-  }
+  for (int t = 0; t < kTile; ++t)
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) {
+      acc[t][v] = V::zero();
+      xv[t][v] = V::load(x + t * x_stride + v * vector_stride);
+    }
 
   for (int64_t s = 0; s < num_steps; ++s) {
     const float* gs = grad + steps[s].offset;
     for (int64_t q = 0; q < steps[s].quads; ++q) {
 #pragma GCC unroll 4
       for (int c = 0; c < kQuad; ++c) {
-        const auto wv = Vector::load(w + c * kLanes);
+        typename V::type wv[kVectors];
+#pragma GCC unroll 2
+        for (int v = 0; v < kVectors; ++v)
+          wv[v] = V::load(w + (c * kVectors + v) * kLanes);
 #pragma GCC unroll 16
         for (int t = 0; t < kTile; ++t) {
-          const auto difference = Vector::sub_by_fma(wv, xv[t], one);
-          acc[t] = Vector::multiply_add(
-              kForm == kSign ? Vector::sign(difference)
-                             : Vector::clip(difference),
-              Vector::broadcast(gs + t * kBlock + c), acc[t]);
+          const typename V::Broadcast gv(gs + t * kBlock + c);
+#pragma GCC unroll 2
+          for (int v = 0; v < kVectors; ++v) {
+            // Every second subtraction by FMA balances the pipes.
+            const auto difference = (t * kVectors + v) % 2
+                ? V::sub_by_fma(wv[v], xv[t][v], one)
+                : V::sub(wv[v], xv[t][v]);
+            acc[t][v] = V::multiply_add(
+                kSlope == kSign ? V::sign(difference) : V::clip(difference),
+                gv, acc[t][v]);
+          }
         }
       }
-      w += kQuad * kLanes;
+      w += kQuad * kVectors * kLanes;
       gs += kQuad;
     }
   }
 
 #pragma GCC unroll 16
-  for (int t = 0; t < kTile; ++t) {
-    float* out = grad_x + t * x_stride;
-    Vector::store(out, Vector::add(Vector::load(out), acc[t]));
+  for (int t = 0; t < kTile; ++t)
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) {
+      float* out = grad_x + t * x_stride + v * vector_stride;
+      const auto value = V::keep_nan(xv[t][v], acc[t][v]);
+      V::store(out, add ? V::add(V::load(out), value) : value);
+    }
+}
+
+inline int count_below(const float* values, int64_t size, float limit) {
+  int below = 0;
+  for (int64_t i = 0; i < size; ++i)
+    below += !(values[i] >= limit);  // NaN is below
+  return below;
+}
+
+// V::transpose fills a tile of [channel][16 positions] on the stack.
+template <class V>
+bool store_f32(
+    const float* sums, int64_t sums_stride, int64_t positions,
+    int64_t channels, float factor, const float* limits,
+    const Epilogue& epilogue, float* dst, int64_t dst_stride) {
+  alignas(64) float tile[kBlock][kBlock];
+  V::transpose(sums, sums_stride, positions, channels, kZeros, tile[0]);
+  int below = 0;
+  for (int64_t c = 0; c < channels; ++c) {
+    float* out = dst + c * dst_stride;
+    if (limits)
+      below += positions == kBlock
+          ? count_below(tile[c], kBlock, limits[c])
+          : count_below(tile[c], positions, limits[c]);
+    alignas(64) float residual[kBlock];
+    if (epilogue.residual)
+      std::memcpy(residual, epilogue.residual + c * dst_stride,
+                  positions * sizeof(float));
+    for (int i = 0; i < kBlock; i += V::lanes) {
+      auto y = V::mul(V::load(tile[c] + i), V::set(factor));
+      if (epilogue.scale)
+        y = V::multiply_add(V::sub(y, V::set(epilogue.mean[c])),
+                            V::set(epilogue.scale[c]),
+                            V::set(epilogue.bias[c]));
+      if (epilogue.residual)
+        y = V::add(y, V::load(residual + i));
+      if (epilogue.relu)
+        y = V::relu(y);
+      V::store(tile[c] + i, y);
+    }
+    if (positions == kBlock)
+      std::memcpy(out, tile[c], sizeof(tile[c]));
+    else
+      std::memcpy(out, tile[c], positions * sizeof(float));
+  }
+  return below == 0;
+}
+
+template <class V>
+void channel_sums_f32(
+    const float* packed, int64_t block_stride, int64_t blocks,
+    int64_t pixels, float* sums) {
+  for (int64_t p = 0; p < pixels; ++p) {
+    auto sum = V::zero();
+    for (int64_t b = 0; b < blocks; ++b)
+      for (int i = 0; i < kBlock; i += V::lanes)
+        sum = V::add(sum, V::load(packed + b * block_stride + p * kBlock + i));
+    sums[p] = 0.5f * V::sum(sum);
   }
 }
 
-// Fills the tables for tiles of kTile positions and fewer.
-template <int kVectors, int kTile>
+// A transpose element by element, for tails and for plain code.
+void transpose_scalar(
+    const float* src, int64_t src_stride, int64_t rows, int64_t columns,
+    const float* shift, float* dst) {
+  for (int64_t c = 0; c < columns; ++c)
+    for (int64_t r = 0; r < kBlock; ++r)
+      dst[c * kBlock + r] =
+          (r < rows ? src[r * src_stride + c] : 0.f) - shift[r];
+}
+
+// Fill the tables for tiles of kTile positions and fewer.
+template <class V, int kVectors, int kTile>
 void set_l1_distance(Kernels& table) {
-  table.l1_distance[kTile] = l1_distance_f32<kVectors, kTile>;
+  table.l1_distance[kExact][kVectors][kTile] =
+      l1_distance_f32<V, kExact, kVectors, kTile>;
+  table.l1_distance[kMax][kVectors][kTile] =
+      l1_distance_f32<V, kMax, kVectors, kTile>;
   if constexpr (kTile > 1)
-    set_l1_distance<kVectors, kTile - 1>(table);
+    set_l1_distance<V, kVectors, kTile - 1>(table);
 }
 
-template <int kTile>
+template <class V, int kVectors, int kTile>
 void set_input_grad(Kernels& table) {
-  table.input_grad[kHardtanh][kTile] = input_grad_f32<kTile, kHardtanh>;
-  table.input_grad[kSign][kTile] = input_grad_f32<kTile, kSign>;
-  if constexpr (kTile > 1)
-    set_input_grad<kTile - 1>(table);
+  if constexpr (kTile > 0) {
+    table.input_grad[kHardtanh][kVectors][kTile] =
+        input_grad_f32<V, kHardtanh, kVectors, kTile>;
+    table.input_grad[kSign][kVectors][kTile] =
+        input_grad_f32<V, kSign, kVectors, kTile>;
+    set_input_grad<V, kVectors, kTile - 1>(table);
+  }
 }
 
-template <int kVectors, int kForwardTile, int kInputGradTile>
-Kernels make_kernels(const char* name, TransposeKernel transpose) {
+// The numbers are the most positions in a tile of one and of two vectors.
+template <class V, int kForward1, int kForward2, int kGrad1, int kGrad2>
+Kernels make_kernels(const char* name) {
   Kernels table{};
   table.name = name;
-  table.lanes = Vector::lanes;
-  table.vectors = kVectors;
-  table.forward_tile = kForwardTile;
-  table.input_grad_tile = kInputGradTile;
-  set_l1_distance<kVectors, kForwardTile>(table);
-  set_input_grad<kInputGradTile>(table);
-  table.transpose = transpose;
+  table.lanes = V::lanes;
+  table.forward_tile[1] = kForward1;
+  table.forward_tile[2] = kForward2;
+  table.input_grad_tile[1] = kGrad1;
+  table.input_grad_tile[2] = kGrad2;
+  set_l1_distance<V, 1, kForward1>(table);
+  set_l1_distance<V, 2, kForward2>(table);
+  set_input_grad<V, 1, kGrad1>(table);
+  set_input_grad<V, 2, kGrad2>(table);
+  table.transpose = V::transpose;
+  table.store = store_f32<V>;
+  table.channel_sums = channel_sums_f32<V>;
   return table;
-}
-
-void transpose_scalar(
-    const float* src, int64_t src_stride, float* dst, int64_t dst_stride,
-    int64_t rows, int64_t columns, float scale) {
-  for (int64_t c = 0; c < columns; ++c)
-    for (int64_t r = 0; r < rows; ++r)
-      dst[c * dst_stride + r] = scale * src[r * src_stride + c];
 }
 
 }  // namespace

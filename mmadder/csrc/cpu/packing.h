@@ -1,11 +1,13 @@
-// Cuts an image into bands that threads work on, and packs bands.
+// Cuts images into bands that threads work on, and packs bands.
 #pragma once
 
+#include <ATen/Parallel.h>
+
 #include <algorithm>
+#include <atomic>
+#include <cstring>
 #include <new>
 #include <vector>
-
-#include <ATen/Parallel.h>
 
 #include "../geometry.h"
 #include "kernels.h"
@@ -17,17 +19,54 @@ inline int64_t floor_div(int64_t a, int64_t b) {
   return a / b - (a % b < 0 ? 1 : 0);
 }
 
-// A 1x1 convolution without stride or padding sees one long row.
-inline Conv2dGeometry flattened(Conv2dGeometry g) {
-  if (g.taps() == 1 && g.stride_h == 1 && g.stride_w == 1 && g.pad_h == 0 &&
-      g.pad_w == 0) {
-    g.in_w = g.out_w = g.in_h * g.in_w;
-    g.in_h = g.out_h = 1;
+// Floats that are not initialized, aligned for any vector; grows on demand
+// and then forgets what it held.
+class Buffer {
+ public:
+  Buffer() = default;
+  ~Buffer() { release(); }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+
+  float* get() const { return data_; }
+  float* reserve(int64_t floats) {
+    if (floats > size_) {
+      release();
+      data_ = static_cast<float*>(
+          ::operator new(floats * sizeof(float), kAlignment));
+      size_ = floats;
+    }
+    return data_;
   }
-  return g;
+
+ private:
+  void release() {
+    ::operator delete(data_, kAlignment);
+    data_ = nullptr;
+    size_ = 0;
+  }
+
+  static constexpr std::align_val_t kAlignment{64};
+  float* data_ = nullptr;
+  int64_t size_ = 0;
+};
+
+// Runs task(worker, i) for each i below `tasks`. A thread has a worker of its
+// own and takes the next task when it is free.
+template <typename Worker, typename Task>
+void for_each_task(int64_t tasks, const Task& task) {
+  std::atomic<int64_t> next{0};
+  const int64_t threads = std::min<int64_t>(at::get_num_threads(), tasks);
+  at::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
+    Worker worker;
+    for (int64_t i = next++; i < tasks; i = next++)
+      task(worker, i);
+  });
 }
 
-// Some images, rows and columns of an output: what one thread does at a time.
+// ------------------------------------------------------------------ bands --
+
+// Some images, rows and columns of an output: what is done at a time.
 struct Band {
   int64_t n, images, row, rows, column, columns;
   int64_t positions() const { return images * rows * columns; }
@@ -39,9 +78,10 @@ inline std::vector<Band> make_bands(
   const int64_t image = rows * columns;
   const int64_t images =
       std::clamp<int64_t>(positions / std::max<int64_t>(image, 1), 1, batch);
-  const int64_t row_parts = std::clamp<int64_t>(image / positions, 1, rows);
-  const int64_t column_parts =
-      std::clamp<int64_t>(image / row_parts / positions, 1, columns);
+  const int64_t row_parts =
+      std::clamp<int64_t>(ceil_div(image, positions), 1, rows);
+  const int64_t column_parts = std::clamp<int64_t>(
+      image / row_parts / positions, 1, columns);
   std::vector<Band> bands;
   for (int64_t n = 0; n < batch; n += images)
     for (int64_t r = 0; r < row_parts; ++r)
@@ -56,69 +96,107 @@ inline std::vector<Band> make_bands(
   return bands;
 }
 
-// Bands as large as the caches like, but a few for each of several threads.
+// Bands as large as the caches like, but several for each thread.
 inline int64_t band_positions(int64_t positions, int64_t most) {
   const int64_t threads = at::get_num_threads();
   return threads == 1
       ? most
-      : std::clamp<int64_t>(positions / (3 * threads), 64, most);
+      : std::clamp<int64_t>(positions / (4 * threads), 64, most);
 }
 
-// Floats that are not initialized, aligned for any vector.
-class Buffer {
- public:
-  explicit Buffer(int64_t floats)
-      : data_(static_cast<float*>(::operator new(
-            std::max<int64_t>(floats, 1) * sizeof(float), kAlignment))) {}
-  ~Buffer() { ::operator delete(data_, kAlignment); }
-  Buffer(const Buffer&) = delete;
-  Buffer& operator=(const Buffer&) = delete;
-  float* get() { return data_; }
-  const float* get() const { return data_; }
+// In how many parts to cut `blocks` of channels so that `tasks` bands become
+// work for all threads, although each part packs its band again.
+inline int64_t channel_parts(int64_t tasks, int64_t blocks) {
+  const int64_t threads = at::get_num_threads();
+  return threads == 1
+      ? 1
+      : std::clamp<int64_t>(ceil_div(4 * threads, tasks), 1, blocks);
+}
 
- private:
-  static constexpr std::align_val_t kAlignment{64};
-  float* data_;
-};
-
-// A rectangle of an image in whole coordinates; what lies outside is zero.
-struct Region {
-  int64_t row, rows, column, columns;
-  int64_t plane() const { return rows * columns * kBlock; }
-};
+// ---------------------------------------------------------------- packing --
 
 inline int64_t num_blocks(int64_t channels) {
   return ceil_div(channels, kBlock);
 }
-inline int64_t num_quads(int64_t channels, int64_t block) {
-  return ceil_div(std::min<int64_t>(channels - block * kBlock, kBlock), kQuad);
+// Channels of a block that count: those there are, filled up to quads.
+inline int64_t padded_channels(int64_t channels, int64_t block) {
+  const int64_t used = std::min<int64_t>(channels - block * kBlock, kBlock);
+  return ceil_div(used, kQuad) * kQuad;
 }
 
-// Packs a (channels, height, width) image's region to
-// [block][row][column][16].
+// Channels of an image in memory; strides in floats.
+struct ImageView {
+  const float* data;
+  int64_t channels, height, width;
+  int64_t channel_stride, row_stride, column_stride;
+};
+
+// A rectangle of an image in whole coordinates. What lies outside is zero.
+// With `phases` > 1 the columns of a row lie in this order: each phases-th
+// from the first one, then each phases-th from the second one, ..., so that
+// the columns that a strided window meets are neighbours.
+struct Region {
+  int64_t row, rows, column, columns, phases = 1;
+
+  int64_t phase_columns() const { return ceil_div(columns, phases); }
+  int64_t row_pixels() const { return phase_columns() * phases; }
+  int64_t pixels() const { return rows * row_pixels(); }
+  int64_t plane() const { return pixels() * kBlock; }  // floats
+  int64_t pixel(int64_t r, int64_t c) const {
+    return r * row_pixels() + c % phases * phase_columns() + c / phases;
+  }
+};
+
+// Packs a region, less a shift for each channel, to [block][pixel][16].
+// shift: (16 * blocks); borders are 0 - shift, missing channels 0 - shift.
 inline void pack_region(
-    const Kernels& kernels, const float* image, int64_t channels,
-    int64_t height, int64_t width, const Region& region, float* packed) {
+    const Kernels& kernels, const ImageView& image, const Region& region,
+    const float* shift, float* packed) {
   const int64_t first = std::clamp<int64_t>(-region.column, 0, region.columns);
   const int64_t last = std::clamp<int64_t>(
-      width - region.column, first, region.columns);
-  for (int64_t b = 0; b < num_blocks(channels); ++b) {
-    const int64_t used = std::min<int64_t>(channels - b * kBlock, kBlock);
+      image.width - region.column, first, region.columns);
+  for (int64_t b = 0; b < num_blocks(image.channels); ++b) {
+    const int64_t used =
+        std::min<int64_t>(image.channels - b * kBlock, kBlock);
+    const float* s = shift + b * kBlock;
+    float border[kBlock];
+    for (int i = 0; i < kBlock; ++i)
+      border[i] = 0.f - s[i];
     for (int64_t r = 0; r < region.rows; ++r) {
-      float* out = packed + (b * region.rows + r) * region.columns * kBlock;
+      float* out = packed + b * region.plane();
+      const auto at = [&](int64_t c) {
+        return out + region.pixel(r, c) * kBlock;
+      };
+      const auto fill = [&](int64_t begin, int64_t end) {
+        for (int64_t c = begin; c < end; ++c)
+          std::memcpy(at(c), border, sizeof(border));
+      };
       const int64_t row = region.row + r;
-      if (row < 0 || row >= height || used < kBlock)
-        std::fill(out, out + region.columns * kBlock, 0.f);
-      if (row < 0 || row >= height)
+      if (row < 0 || row >= image.height) {
+        fill(0, region.columns);
         continue;
-      std::fill(out, out + first * kBlock, 0.f);
-      std::fill(out + last * kBlock, out + region.columns * kBlock, 0.f);
-      const float* in =
-          image + (b * kBlock * height + row) * width + region.column;
-      for (int64_t c = first; c < last; c += kBlock)
-        kernels.transpose(
-            in + c, height * width, out + c * kBlock, kBlock, used,
-            std::min<int64_t>(last - c, kBlock), 1.f);
+      }
+      fill(0, first);
+      fill(last, region.columns);
+      const float* in = image.data + b * kBlock * image.channel_stride +
+          row * image.row_stride + region.column * image.column_stride;
+      for (int64_t c = first; c < last; c += kBlock) {
+        const int64_t count = std::min<int64_t>(last - c, kBlock);
+        float tile[kBlock * kBlock];
+        float* dst = region.phases == 1 ? at(c) : tile;
+        if (image.column_stride == 1)
+          kernels.transpose(
+              in + c, image.channel_stride, used, count, s, dst);
+        else  // channels are neighbours
+          for (int64_t i = 0; i < count; ++i)
+            for (int64_t k = 0; k < kBlock; ++k)
+              dst[i * kBlock + k] =
+                  (k < used ? in[(c + i) * image.column_stride + k] : 0.f) -
+                  s[k];
+        if (region.phases > 1)
+          for (int64_t i = 0; i < count; ++i)
+            std::memcpy(at(c + i), tile + i * kBlock, sizeof(border));
+      }
     }
   }
 }

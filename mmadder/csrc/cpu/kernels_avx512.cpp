@@ -1,0 +1,185 @@
+// AVX-512 (F, DQ, BW, VL): sixteen lanes, thirty-two registers.
+#if defined(__x86_64__)
+#if defined(__clang__)
+#pragma clang attribute push( \
+    __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma"))), \
+    apply_to = function)
+#else
+#pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
+#endif
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "microkernels.h"
+
+namespace mmadder::cpu {
+namespace {
+
+// 16 rows of 16 to 16 columns of 16.
+void transpose_registers(__m512 (&r)[16]) {
+  __m512 t[16];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) {  // pairs of rows
+    t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+    t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4) {  // quads of rows
+    r[i] = _mm512_shuffle_ps(t[i], t[i + 2], 0x44);
+    r[i + 1] = _mm512_shuffle_ps(t[i], t[i + 2], 0xee);
+    r[i + 2] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+    r[i + 3] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {  // quarters: even ones, odd ones
+    t[i] = _mm512_shuffle_f32x4(r[i], r[4 + i], 0x88);
+    t[4 + i] = _mm512_shuffle_f32x4(r[i], r[4 + i], 0xdd);
+    t[8 + i] = _mm512_shuffle_f32x4(r[8 + i], r[12 + i], 0x88);
+    t[12 + i] = _mm512_shuffle_f32x4(r[8 + i], r[12 + i], 0xdd);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    r[i] = _mm512_shuffle_f32x4(t[i], t[8 + i], 0x88);
+    r[8 + i] = _mm512_shuffle_f32x4(t[i], t[8 + i], 0xdd);
+    r[4 + i] = _mm512_shuffle_f32x4(t[4 + i], t[12 + i], 0x88);
+    r[12 + i] = _mm512_shuffle_f32x4(t[4 + i], t[12 + i], 0xdd);
+  }
+}
+
+struct Vector {
+  typedef __m512 type;
+  static constexpr int lanes = 16;
+
+  static type zero() { return _mm512_setzero_ps(); }
+  static type set(float a) { return _mm512_set1_ps(a); }
+  static type load(const float* p) { return _mm512_loadu_ps(p); }
+  static void store(float* p, type v) { _mm512_storeu_ps(p, v); }
+  static type one() {
+    type v = _mm512_set1_ps(1.f);
+    asm("" : "+v"(v));  // opaque
+    return v;
+  }
+  static type add(type a, type b) { return _mm512_add_ps(a, b); }
+  static type sub(type a, type b) { return _mm512_sub_ps(a, b); }
+  static type mul(type a, type b) { return _mm512_mul_ps(a, b); }
+  static type multiply_add(type a, type b, type c) {
+    return _mm512_fmadd_ps(a, b, c);
+  }
+  static type add_by_fma(type a, type b, type one) {
+    return _mm512_fmadd_ps(a, one, b);
+  }
+  static type sub_by_fma(type a, type b, type one) {
+    return _mm512_fmsub_ps(a, one, b);
+  }
+  // max returns its second operand if one is NaN.
+  static type relu(type a) { return _mm512_max_ps(zero(), a); }
+  // The smaller magnitude of a and 1 with the sign of a; 1 for NaN.
+  static type clip(type a) {
+    return _mm512_range_ps(a, _mm512_set1_ps(1.f), 0b0010);
+  }
+  static type sign(type a) {
+    const auto not_zero_or_nan =
+        _mm512_cmp_ps_mask(a, zero(), _CMP_NEQ_OQ);
+    const type signed_one = _mm512_or_ps(
+        _mm512_set1_ps(1.f), _mm512_and_ps(_mm512_set1_ps(-0.f), a));
+    return _mm512_mask_mov_ps(a, not_zero_or_nan, signed_one);
+  }
+  static type keep_nan(type a, type b) {
+    return _mm512_mask_mov_ps(
+        b, _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), a);
+  }
+  static float sum(type a) { return _mm512_reduce_add_ps(a); }
+
+  struct Broadcast {
+    type value;
+    explicit Broadcast(const float* p) : value(_mm512_set1_ps(*p)) {}
+  };
+  static type distance(type a, Broadcast b) {
+    return _mm512_abs_ps(_mm512_sub_ps(a, b.value));
+  }
+  static type max(type a, Broadcast b) { return _mm512_max_ps(a, b.value); }
+  static type multiply_add(type a, Broadcast b, type c) {
+    return _mm512_fmadd_ps(a, b.value, c);
+  }
+
+  static void transpose(
+      const float* src, int64_t src_stride, int64_t rows, int64_t columns,
+      const float* shift, float* dst) {
+    __m512 r[16];
+    const auto there = static_cast<__mmask16>((1u << columns) - 1);
+    if (rows == kBlock) {
+#pragma GCC unroll 16
+      for (int i = 0; i < kBlock; ++i)
+        r[i] = _mm512_maskz_loadu_ps(there, src + i * src_stride);
+    } else {
+      for (int i = 0; i < kBlock; ++i)
+        r[i] = i < rows ? _mm512_maskz_loadu_ps(there, src + i * src_stride)
+                        : zero();
+    }
+    transpose_registers(r);
+    const type s = load(shift);
+    if (columns == kBlock) {
+#pragma GCC unroll 16
+      for (int i = 0; i < kBlock; ++i)
+        store(dst + i * kBlock, sub(r[i], s));
+    } else {
+#pragma GCC unroll 16
+      for (int i = 0; i < kBlock; ++i)
+        if (i < columns)
+          store(dst + i * kBlock, sub(r[i], s));
+    }
+  }
+};
+
+// Zen 4 broadcasts to 512 bits in a pipe that max and FMA need, unless the
+// broadcast is part of the instruction that uses it: 59 against 42 G
+// max + FMA per second and core. Zen 5 rather runs out of loads that way.
+struct Zen4Vector : Vector {
+  struct Broadcast {
+    const float* address;
+    explicit Broadcast(const float* p) : address(p) {}
+  };
+  static type distance(type a, Broadcast b) {
+    type difference;
+    asm("vsubps %2%{1to16%}, %1, %0"
+        : "=v"(difference)
+        : "v"(a), "m"(*b.address));
+    return _mm512_abs_ps(difference);
+  }
+  static type max(type a, Broadcast b) {
+    type larger;
+    asm("vmaxps %2%{1to16%}, %1, %0"
+        : "=v"(larger)
+        : "v"(a), "m"(*b.address));
+    return larger;
+  }
+  static type multiply_add(type a, Broadcast b, type c) {
+    asm("vfmadd231ps %2%{1to16%}, %1, %0"
+        : "+v"(c)
+        : "v"(a), "m"(*b.address));
+    return c;
+  }
+  static type multiply_add(type a, type b, type c) {
+    return Vector::multiply_add(a, b, c);
+  }
+};
+
+}  // namespace
+
+const Kernels& avx512_kernels() {
+  static const Kernels table = make_kernels<Vector, 16, 10, 12, 6>("avx512");
+  return table;
+}
+
+const Kernels& avx512_zen4_kernels() {
+  static const Kernels table =
+      make_kernels<Zen4Vector, 16, 12, 14, 7>("avx512_zen4");
+  return table;
+}
+
+}  // namespace mmadder::cpu
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+#endif  // __x86_64__

@@ -1,0 +1,137 @@
+#include "packed_weight.h"
+
+#include <cmath>
+
+namespace mmadder::cpu {
+namespace {
+
+constexpr int64_t kChunkBytes = 20 * 1024;  // packed weights of one chunk
+// The max form's relative error is about 1.6e-7 (sum |x - c| + sum |w - c|) /
+// sum |x - w| (c: the shift), which is at most 1.6e-7 (1 + 2 sum |w - c| /
+// sum |x - w|), since |x - c| <= |x - w| + |w - c|.
+constexpr float kMostCancellation = 8;  // sum |w - c| / sum |x - w|
+
+}  // namespace
+
+PackedWeight::PackedWeight(const Conv2dGeometry& g, const Kernels& kernels)
+    : kernels_(kernels),
+      groups_(g.groups),
+      in_channels_(g.in_channels_per_group()),
+      out_channels_(g.out_channels_per_group()),
+      taps_(g.taps()),
+      lanes_(kernels.lanes),
+      width_(lanes_ * (out_channels_ > lanes_ ? kMaxVectors : 1)),
+      in_blocks_(num_blocks(in_channels_)),
+      padded_in_((in_blocks_ - 1) * kBlock +
+                 padded_channels(in_channels_, in_blocks_ - 1)),
+      chunk_(std::clamp<int64_t>(
+          kChunkBytes / (kBlock * taps_ * width_ *
+                         static_cast<int64_t>(sizeof(float))),
+          1, in_blocks_)) {}
+
+int64_t PackedWeight::size() const {
+  return shift_offset() + groups_ * in_blocks_ * kBlock;
+}
+
+int64_t PackedWeight::vectors(int64_t out_block) const {
+  const int64_t left = out_channels_ - out_block * width_;
+  return std::min(ceil_div(left, lanes_), width_ / lanes_);
+}
+
+void PackedWeight::pack(const float* weight, Form form) {
+  std::fill(data_ + shift_offset(), data_ + size(), 0.f);
+  if (form == kMax)
+    at::parallel_for(
+        0, groups_ * in_channels_, 16, [&](int64_t begin, int64_t end) {
+          for (int64_t i = begin; i < end; ++i)
+            find_shift(weight, i / in_channels_, i % in_channels_);
+        });
+  at::parallel_for(
+      0, groups_ * out_blocks(), 1, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+          pack_block(weight, i / out_blocks(), i % out_blocks());
+          if (form == kMax)
+            sum_block(i / out_blocks(), i % out_blocks());
+        }
+      });
+}
+
+void PackedWeight::find_shift(const float* weight, int64_t group,
+                              int64_t channel) {
+  double sum = 0;
+  for (int64_t o = 0; o < out_channels_; ++o) {
+    const float* w = weight +
+        ((group * out_channels_ + o) * in_channels_ + channel) * taps_;
+    for (int64_t t = 0; t < taps_; ++t)
+      sum += w[t];
+  }
+  const double mean = sum / (out_channels_ * taps_);
+  if (std::isfinite(mean))
+    const_cast<float*>(shift(group))[channel] = static_cast<float>(mean);
+}
+
+void PackedWeight::pack_block(const float* weight, int64_t group,
+                              int64_t out_block) {
+  static constexpr float no_shift[kBlock] = {};
+  const int64_t width = vectors(out_block) * lanes_;
+  const int64_t first = out_block * width_;
+  const int64_t filter = in_channels_ * taps_;
+  const float* shift = this->shift(group);
+  float* out = const_cast<float*>(weights(group, out_block, 0));
+  if (padded_in_ != in_channels_)  // the quads' filler, in the last block
+    std::fill(out, out + padded_in_ * taps_ * width, 0.f);
+  for (int64_t l = 0; l < width; l += kBlock) {
+    const int64_t rows =
+        std::clamp<int64_t>(out_channels_ - first - l, 0, kBlock);
+    const int64_t used = std::min<int64_t>(width - l, kBlock);
+    const float* in =
+        weight + (group * out_channels_ + first + l) * filter;
+    int64_t channel = 0, tap = 0;
+    for (int64_t i = 0; i < filter; i += kBlock) {
+      float tile[kBlock * kBlock];
+      const int64_t columns = std::min<int64_t>(filter - i, kBlock);
+      kernels_.transpose(in + i, filter, rows, columns, no_shift, tile);
+      for (int64_t j = 0; j < columns; ++j) {
+        const int64_t block = channel / kBlock;
+        float* dst = out + l + width *
+            (block * kBlock * taps_ +
+             tap * padded_channels(in_channels_, block) + channel % kBlock);
+        for (int64_t k = 0; k < used; ++k)
+          dst[k] = tile[j * kBlock + k] - shift[channel];
+        if (++tap == taps_)
+          tap = 0, ++channel;
+      }
+    }
+  }
+}
+
+// Per lane: half the sum of each chunk, and the limit of the whole filter.
+void PackedWeight::sum_block(int64_t group, int64_t out_block) {
+  const int64_t width = vectors(out_block) * lanes_;
+  double sums[kMaxVectors * kBlock], distances[kMaxVectors * kBlock] = {};
+  for (int64_t c = 0; c < chunks(); ++c) {
+    const int64_t end = std::min(padded_in_, (c + 1) * chunk_ * kBlock);
+    const int64_t rows = (end - c * chunk_ * kBlock) * taps_;
+    const float* w = weights(group, out_block, c * chunk_);
+    std::fill(sums, sums + width, 0.);
+    for (int64_t r = 0; r < rows; r += kBlock) {
+      float some[kMaxVectors * kBlock] = {}, far[kMaxVectors * kBlock] = {};
+      for (int64_t i = r; i < std::min(r + kBlock, rows); ++i)
+        for (int64_t l = 0; l < width; ++l) {
+          some[l] += w[i * width + l];
+          far[l] += std::abs(w[i * width + l]);
+        }
+      for (int64_t l = 0; l < width; ++l)
+        sums[l] += some[l], distances[l] += far[l];
+    }
+    float* half = const_cast<float*>(half_sums(group, out_block, c));
+    for (int64_t l = 0; l < width; ++l)
+      half[l] = static_cast<float>(0.5 * sums[l]);
+  }
+  float* limit = const_cast<float*>(limits(group, out_block));
+  for (int64_t l = 0; l < width; ++l)
+    limit[l] =
+        static_cast<float>(0.5 * distances[l] / kMostCancellation);
+}
+
+}  // namespace mmadder::cpu
