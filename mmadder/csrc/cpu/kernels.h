@@ -77,6 +77,11 @@ using ChannelSumsKernel = void (*)(
     const float* packed, int64_t block_stride, int64_t blocks,
     int64_t pixels, float* sums);
 
+// half_sums[lane] = half the sum of w[row][vectors * lanes] over the rows;
+// adds the sum of |w| to distances[lane].
+using WeightSumsKernel = void (*)(
+    const float* w, int64_t rows, float* half_sums, float* distances);
+
 struct Kernels {
   const char* name;
   int lanes;                             // floats in a vector
@@ -88,6 +93,7 @@ struct Kernels {
   TransposeKernel transpose;
   StoreKernel store;
   ChannelSumsKernel channel_sums;
+  WeightSumsKernel weight_sums[kMaxVectors + 1];
 };
 
 const Kernels& portable_kernels();

@@ -68,6 +68,9 @@ struct Vector {
   static type sub_by_fma(type a, type b, type one) {
     return _mm256_fmsub_ps(a, one, b);
   }
+  static bool any_below(type a, type b) {
+    return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_NGE_UQ));
+  }
   // min and max return their second operand if one is NaN.
   static type relu(type a) { return _mm256_max_ps(zero(), a); }
   static type clip(type a) {

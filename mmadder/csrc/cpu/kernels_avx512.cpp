@@ -72,6 +72,9 @@ struct Vector {
   static type sub_by_fma(type a, type b, type one) {
     return _mm512_fmsub_ps(a, one, b);
   }
+  static bool any_below(type a, type b) {
+    return _mm512_cmp_ps_mask(a, b, _CMP_NGE_UQ);
+  }
   // max returns its second operand if one is NaN.
   static type relu(type a) { return _mm512_max_ps(zero(), a); }
   // The smaller magnitude of a and 1 with the sign of a; 1 for NaN.

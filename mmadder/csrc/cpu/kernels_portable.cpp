@@ -31,6 +31,12 @@ struct Vector {
   static type select(mask m, type a, type b) {
     return (type)((m & (mask)a) | (~m & (mask)b));
   }
+  static bool any_below(type a, type b) {
+    bool below = false;
+    for (int i = 0; i < lanes; ++i)
+      below |= !(a[i] >= b[i]);
+    return below;
+  }
   // A comparison with NaN is false.
   static type relu(type a) { return select(a <= 0.f, zero(), a); }
   static type clip(type a) {

@@ -1,6 +1,7 @@
 // The microkernels, written once over a vector type. A unit includes this
 // after it has chosen its instruction set; its vector type V has
 //   type, lanes, zero, set, load, store, add, sub, mul, multiply_add;
+//   any_below(a, b): whether a lane of a is not at least that of b;
 //   relu, clip to [-1, 1] and sign, all of which keep NaN (but clip may
 //   lose it); keep_nan(a, b), a where that is NaN, else b; sum of all lanes;
 //   Broadcast, one float for all lanes, made from its address: max and
@@ -124,50 +125,66 @@ void input_grad_f32(
     }
 }
 
-inline int count_below(const float* values, int64_t size, float limit) {
-  int below = 0;
-  for (int64_t i = 0; i < size; ++i)
-    below += !(values[i] >= limit);  // NaN is below
-  return below;
-}
-
-// V::transpose fills a tile of [channel][16 positions] on the stack.
+// V::transpose fills a tile of [channel][16 positions] on the stack; where
+// positions are fewer, a second one stands for output and residual.
 template <class V>
 bool store_f32(
     const float* sums, int64_t sums_stride, int64_t positions,
     int64_t channels, float factor, const float* limits,
     const Epilogue& epilogue, float* dst, int64_t dst_stride) {
-  alignas(64) float tile[kBlock][kBlock];
+  alignas(64) float tile[kBlock][kBlock], part[kBlock] = {};
   V::transpose(sums, sums_stride, positions, channels, kZeros, tile[0]);
-  int below = 0;
+  const bool whole = positions == kBlock;
+  const size_t bytes = positions * sizeof(float);
+  bool below = false;
   for (int64_t c = 0; c < channels; ++c) {
-    float* out = dst + c * dst_stride;
-    if (limits)
-      below += positions == kBlock
-          ? count_below(tile[c], kBlock, limits[c])
-          : count_below(tile[c], positions, limits[c]);
-    alignas(64) float residual[kBlock];
-    if (epilogue.residual)
-      std::memcpy(residual, epilogue.residual + c * dst_stride,
-                  positions * sizeof(float));
+    float* out = whole ? dst + c * dst_stride : part;
+    const float* residual =
+        epilogue.residual ? epilogue.residual + c * dst_stride : nullptr;
+    if (residual && !whole)
+      residual = static_cast<float*>(std::memcpy(part, residual, bytes));
+    if (limits && !whole)  // no false alarm from what is not there
+      for (int64_t p = positions; p < kBlock; ++p)
+        tile[c][p] = limits[c];
+#pragma GCC unroll 4
     for (int i = 0; i < kBlock; i += V::lanes) {
-      auto y = V::mul(V::load(tile[c] + i), V::set(factor));
+      const auto sum = V::load(tile[c] + i);
+      if (limits)
+        below |= V::any_below(sum, V::set(limits[c]));
+      auto y = V::mul(sum, V::set(factor));
       if (epilogue.scale)
         y = V::multiply_add(V::sub(y, V::set(epilogue.mean[c])),
                             V::set(epilogue.scale[c]),
                             V::set(epilogue.bias[c]));
-      if (epilogue.residual)
+      if (residual)
         y = V::add(y, V::load(residual + i));
       if (epilogue.relu)
         y = V::relu(y);
-      V::store(tile[c] + i, y);
+      V::store(out + i, y);
     }
-    if (positions == kBlock)
-      std::memcpy(out, tile[c], sizeof(tile[c]));
-    else
-      std::memcpy(out, tile[c], positions * sizeof(float));
+    if (!whole)
+      std::memcpy(dst + c * dst_stride, part, bytes);
   }
-  return below == 0;
+  return !below;
+}
+
+template <class V, int kVectors>
+void weight_sums_f32(
+    const float* w, int64_t rows, float* half_sums, float* distances) {
+  typename V::type sum[kVectors], distance[kVectors];
+  for (int v = 0; v < kVectors; ++v)
+    sum[v] = V::zero(), distance[v] = V::load(distances + v * V::lanes);
+  const typename V::Broadcast zero(kZeros);
+  for (int64_t r = 0; r < rows; ++r)
+    for (int v = 0; v < kVectors; ++v) {
+      const auto wv = V::load(w + (r * kVectors + v) * V::lanes);
+      sum[v] = V::add(sum[v], wv);
+      distance[v] = V::add(distance[v], V::distance(wv, zero));
+    }
+  for (int v = 0; v < kVectors; ++v) {
+    V::store(half_sums + v * V::lanes, V::mul(sum[v], V::set(0.5f)));
+    V::store(distances + v * V::lanes, distance[v]);
+  }
 }
 
 template <class V>
@@ -232,6 +249,8 @@ Kernels make_kernels(const char* name) {
   table.transpose = V::transpose;
   table.store = store_f32<V>;
   table.channel_sums = channel_sums_f32<V>;
+  table.weight_sums[1] = weight_sums_f32<V, 1>;
+  table.weight_sums[2] = weight_sums_f32<V, 2>;
   return table;
 }
 

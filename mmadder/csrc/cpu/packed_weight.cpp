@@ -11,6 +11,16 @@ constexpr int64_t kChunkBytes = 20 * 1024;  // packed weights of one chunk
 // sum |x - w|), since |x - c| <= |x - w| + |w - c|.
 constexpr float kMostCancellation = 8;  // sum |w - c| / sum |x - w|
 
+// out = in - shift, for up to 16 lanes.
+void subtract(const float* in, float shift, int64_t lanes, float* out) {
+  if (lanes == kBlock)
+    for (int i = 0; i < kBlock; ++i)
+      out[i] = in[i] - shift;
+  else
+    for (int64_t i = 0; i < lanes; ++i)
+      out[i] = in[i] - shift;
+}
+
 }  // namespace
 
 PackedWeight::PackedWeight(const Conv2dGeometry& g, const Kernels& kernels)
@@ -42,9 +52,9 @@ void PackedWeight::pack(const float* weight, Form form) {
   std::fill(data_ + shift_offset(), data_ + size(), 0.f);
   if (form == kMax)
     at::parallel_for(
-        0, groups_ * in_channels_, 16, [&](int64_t begin, int64_t end) {
+        0, groups_ * in_blocks_, 4, [&](int64_t begin, int64_t end) {
           for (int64_t i = begin; i < end; ++i)
-            find_shift(weight, i / in_channels_, i % in_channels_);
+            find_shift(weight, i / in_blocks_, i % in_blocks_);
         });
   at::parallel_for(
       0, groups_ * out_blocks(), 1, [&](int64_t begin, int64_t end) {
@@ -56,18 +66,27 @@ void PackedWeight::pack(const float* weight, Form form) {
       });
 }
 
+// The mean of up to 64 filters' weights is centre enough.
 void PackedWeight::find_shift(const float* weight, int64_t group,
-                              int64_t channel) {
-  double sum = 0;
-  for (int64_t o = 0; o < out_channels_; ++o) {
-    const float* w = weight +
-        ((group * out_channels_ + o) * in_channels_ + channel) * taps_;
-    for (int64_t t = 0; t < taps_; ++t)
-      sum += w[t];
+                              int64_t in_block) {
+  const int64_t first = in_block * kBlock;
+  const int64_t channels = std::min<int64_t>(in_channels_ - first, kBlock);
+  const int64_t filters = std::min<int64_t>(out_channels_, 64);
+  double sums[kBlock] = {};
+  for (int64_t i = 0; i < filters; ++i) {
+    const int64_t oc =
+        group * out_channels_ + i * out_channels_ / filters;
+    const float* w = weight + (oc * in_channels_ + first) * taps_;
+    for (int64_t c = 0; c < channels; ++c)
+      for (int64_t t = 0; t < taps_; ++t)
+        sums[c] += *w++;
   }
-  const double mean = sum / (out_channels_ * taps_);
-  if (std::isfinite(mean))
-    const_cast<float*>(shift(group))[channel] = static_cast<float>(mean);
+  float* shift = const_cast<float*>(this->shift(group)) + first;
+  for (int64_t c = 0; c < channels; ++c) {
+    const double mean = sums[c] / (filters * taps_);
+    if (std::isfinite(mean))
+      shift[c] = static_cast<float>(mean);
+  }
 }
 
 void PackedWeight::pack_block(const float* weight, int64_t group,
@@ -96,8 +115,7 @@ void PackedWeight::pack_block(const float* weight, int64_t group,
         float* dst = out + l + width *
             (block * kBlock * taps_ +
              tap * padded_channels(in_channels_, block) + channel % kBlock);
-        for (int64_t k = 0; k < used; ++k)
-          dst[k] = tile[j * kBlock + k] - shift[channel];
+        subtract(tile + j * kBlock, shift[channel], used, dst);
         if (++tap == taps_)
           tap = 0, ++channel;
       }
@@ -107,31 +125,18 @@ void PackedWeight::pack_block(const float* weight, int64_t group,
 
 // Per lane: half the sum of each chunk, and the limit of the whole filter.
 void PackedWeight::sum_block(int64_t group, int64_t out_block) {
-  const int64_t width = vectors(out_block) * lanes_;
-  double sums[kMaxVectors * kBlock], distances[kMaxVectors * kBlock] = {};
-  for (int64_t c = 0; c < chunks(); ++c) {
-    const int64_t end = std::min(padded_in_, (c + 1) * chunk_ * kBlock);
-    const int64_t rows = (end - c * chunk_ * kBlock) * taps_;
-    const float* w = weights(group, out_block, c * chunk_);
-    std::fill(sums, sums + width, 0.);
-    for (int64_t r = 0; r < rows; r += kBlock) {
-      float some[kMaxVectors * kBlock] = {}, far[kMaxVectors * kBlock] = {};
-      for (int64_t i = r; i < std::min(r + kBlock, rows); ++i)
-        for (int64_t l = 0; l < width; ++l) {
-          some[l] += w[i * width + l];
-          far[l] += std::abs(w[i * width + l]);
-        }
-      for (int64_t l = 0; l < width; ++l)
-        sums[l] += some[l], distances[l] += far[l];
-    }
-    float* half = const_cast<float*>(half_sums(group, out_block, c));
-    for (int64_t l = 0; l < width; ++l)
-      half[l] = static_cast<float>(0.5 * sums[l]);
-  }
+  const int64_t vectors = this->vectors(out_block);
   float* limit = const_cast<float*>(limits(group, out_block));
-  for (int64_t l = 0; l < width; ++l)
-    limit[l] =
-        static_cast<float>(0.5 * distances[l] / kMostCancellation);
+  std::fill(limit, limit + vectors * lanes_, 0.f);
+  for (int64_t c = 0; c < chunks(); ++c) {
+    const int64_t first = c * chunk_ * kBlock;
+    const int64_t last = std::min(padded_in_, first + chunk_ * kBlock);
+    kernels_.weight_sums[vectors](
+        weights(group, out_block, c * chunk_), (last - first) * taps_,
+        const_cast<float*>(half_sums(group, out_block, c)), limit);
+  }
+  for (int64_t l = 0; l < vectors * lanes_; ++l)
+    limit[l] *= 0.5f / kMostCancellation;
 }
 
 }  // namespace mmadder::cpu

@@ -60,7 +60,7 @@ class PackedWeight {
   int64_t shift_offset() const {
     return limits_offset() + groups_ * out_blocks() * width_;
   }
-  void find_shift(const float* weight, int64_t group, int64_t channel);
+  void find_shift(const float* weight, int64_t group, int64_t in_block);
   void pack_block(const float* weight, int64_t group, int64_t out_block);
   void sum_block(int64_t group, int64_t out_block);
 
