@@ -11,6 +11,8 @@ from mmengine.evaluator import DumpResults
 
 from mmadder.engine import cli
 from mmadder.errors import InputError
+from mmadder.fusion import fuse_adder_bn
+from mmadder.quantization import empty_quantized, is_quantized
 
 
 def parse_args():
@@ -24,6 +26,8 @@ def parse_args():
                         '(MMDetection: below WORK_DIR/TIMESTAMP)')
     parser.add_argument('--wait-time', type=float, default=2,
                         help='seconds each window stays')
+    parser.add_argument('--fuse', action='store_true', help='fuse adders '
+                        'with their batch norms, shortcuts and ReLUs first')
     parser.add_argument('--tta', action='store_true', help='use tta_model '
                         'and tta_pipeline of the config')
     return parser.parse_args()
@@ -42,6 +46,12 @@ def main():
     if args.tta:
         use_tta(cfg)
     runner = cli.build_runner(cfg)
+    if is_quantized(args.checkpoint):
+        runner.model = empty_quantized(runner.model)
+    elif args.fuse:
+        runner.call_hook('before_run')
+        runner.load_or_resume()
+        runner.model = fuse_adder_bn(runner.model.eval())
     if args.out:
         is_detection = cfg.get('default_scope') == 'mmdet'
         dump = DumpDetResults if is_detection else DumpResults

@@ -15,6 +15,21 @@ TORCH_LIBRARY(mmadder, m) {
       "adder_conv2d_weight_grad(Tensor grad_output, Tensor input, "
       "Tensor weight, int[2] stride, int[2] padding, int[2] dilation, "
       "int groups) -> Tensor");
+  // Inference: weights in the order of the kernels, and
+  // relu((adder_conv2d - mean) * scale + bias + residual).
+  m.def("adder_conv2d_pack_weight(Tensor weight, int groups) -> Tensor");
+  m.def(
+      "adder_conv2d_fused(Tensor input, Tensor weight, Tensor packed_weight, "
+      "Tensor mean, Tensor scale, Tensor bias, Tensor? residual, bool relu, "
+      "int[2] stride, int[2] padding, int[2] dilation, int groups, "
+      "str mode) -> Tensor");
+  // The same with 8-bit codes: uint8 weight, uint8 or float32 input, distance
+  // code_scale * sum |input_code - weight_code|.
+  m.def(
+      "adder_conv2d_int8(Tensor input, Tensor weight, float code_scale, "
+      "int zero_point, Tensor mean, Tensor scale, Tensor bias, "
+      "Tensor? residual, bool relu, int[2] stride, int[2] padding, "
+      "int[2] dilation, int groups) -> Tensor");
 }
 
 PyMODINIT_FUNC PyInit__C() {

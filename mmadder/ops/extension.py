@@ -7,6 +7,7 @@ import importlib.util
 
 import torch
 
+NEWEST_OPERATOR = 'adder_conv2d_int8'
 _BUILD = ('build it in the source folder with '
           '`pip install -e . --no-build-isolation` '
           '(needs a C++17 compiler and the torch that will run it)')
@@ -21,6 +22,8 @@ def _load():
         torch.ops.load_library(spec.origin)
     except OSError as error:  # compiled for another torch or machine
         return str(error)
+    if not hasattr(torch.ops.mmadder, NEWEST_OPERATOR):
+        return 'mmadder/_C was compiled from older sources'
     return None
 
 

@@ -21,8 +21,8 @@ CONFIGS = Path(__file__).parents[2] / 'configs'
 TWINS = {
     'digits/ann-awn-resnet18_1xb32-5e_digits.py':
     'digits/cnn-resnet18_1xb32-5e_digits.py',
-    'digits/faster-rcnn_ann-awn-r18_ann-awn-fpn_1xb8-4e_digits.py':
-    'digits/faster-rcnn_cnn-r18_cnn-fpn_1xb8-4e_digits.py',
+    'digits/faster-rcnn_ann-awn-r18_ann-awn-fpn_1xb8-8e_digits.py':
+    'digits/faster-rcnn_cnn-r18_cnn-fpn_1xb8-8e_digits.py',
     'bccd/faster-rcnn_ann-awn-r18_ann-awn-fpn_1xb4-24e_bccd.py':
     'bccd/faster-rcnn_cnn-r18_cnn-fpn_1xb4-24e_bccd.py'}
 NAMES = sorted([*TWINS, *TWINS.values()])

@@ -10,7 +10,7 @@ import pytest
 from mmadder.datasets import make_digits
 
 ROOT = Path(__file__).parents[2]
-DETECTOR = 'faster-rcnn_cnn-r18_cnn-fpn_1xb8-4e_digits.py'
+DETECTOR = 'faster-rcnn_cnn-r18_cnn-fpn_1xb8-8e_digits.py'
 CLASSIFIER = 'cnn-resnet18_1xb32-5e_digits.py'
 ONE_EPOCH = '''_base_ = {base!r}
 max_epochs = 1

@@ -18,7 +18,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 REPO = Path(__file__).parents[2]
-DETECTION = 'digits/faster-rcnn_ann-awn-r18_ann-awn-fpn_1xb8-4e_digits.py'
+DETECTION = 'digits/faster-rcnn_ann-awn-r18_ann-awn-fpn_1xb8-8e_digits.py'
 CLASSIFICATION = 'digits/ann-awn-resnet18_1xb32-5e_digits.py'
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -112,6 +112,32 @@ def test_detector_is_interrupted_resumed_and_tested(
     assert 'gt_instances' not in predictions[0]
     assert all(p['img_path'].startswith(str(digits)) for p in predictions)
     assert len(list((tmp_path / 'test').glob('*/seen/*.jpg'))) == 3
+
+    run('test.py', detection, work / 'epoch_2.pth', '--data-root', digits,
+        '--work-dir', tmp_path / 'fused', '--fuse', '--out', out)
+    fused = pickle.loads(out.read_bytes())
+    for a, b in zip(predictions, fused):
+        torch.testing.assert_close(
+            a['pred_instances']['scores'][:5],
+            b['pred_instances']['scores'][:5], rtol=1e-3, atol=1e-4)
+
+
+def test_quantized_checkpoint_is_written_and_tested(
+        run, tiny, digits, tmp_path, capsys):
+    config = tiny(REPO / 'configs' / CLASSIFICATION)
+    work, out = tmp_path / 'work', tmp_path / 'int8.pth'
+    options = ('--data-root', digits)
+    run('train.py', config, *options, '--work-dir', work)
+    run('quantize.py', config, work / 'epoch_2.pth', *options, '--work-dir',
+        work, '--out', out, '--batches', 1)
+    assert 'Evaluate it with: python tools/test.py' in capsys.readouterr().out
+    run('test.py', config, out, *options, '--work-dir', tmp_path / 'test')
+    assert len(scalars(tmp_path / 'test', 'accuracy/top1')) == 1
+    assert out.stat().st_size < (work / 'epoch_2.pth').stat().st_size / 2
+    with pytest.raises(SystemExit) as stopped:
+        run('quantize.py', config, out, *options, '--out', out)
+    assert stopped.value.code == 2
+    assert 'is quantized already' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('kind, finite', [

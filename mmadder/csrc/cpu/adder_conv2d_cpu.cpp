@@ -3,12 +3,10 @@
 #include <torch/library.h>
 
 #include "drivers.h"
+#include "glue.h"
 
 namespace mmadder {
 namespace {
-
-using cpu::Images;
-using cpu::Mode;
 
 void check_memory(const char* op, const at::Tensor& input,
                   const at::Tensor& other, const char* name) {
@@ -30,47 +28,6 @@ at::ScalarType compute_type(const at::Tensor& tensor) {
 
 at::Tensor dense(const at::Tensor& tensor, at::ScalarType dtype) {
   return tensor.to(dtype).contiguous();
-}
-
-Mode parse_mode(c10::string_view mode) {
-  TORCH_CHECK_VALUE(
-      mode == "auto" || mode == "exact" || mode == "max",
-      "adder_conv2d: mode must be 'auto', 'exact' or 'max', got '", mode,
-      "'");
-  return mode == "exact" ? Mode::kExact
-      : mode == "max"    ? Mode::kMax
-                         : Mode::kAuto;
-}
-
-// Float32 as the kernels read it: NCHW or channels_last without a copy.
-at::Tensor readable(const at::Tensor& tensor) {
-  const auto floats = tensor.to(at::kFloat);
-  return floats.is_contiguous(at::MemoryFormat::ChannelsLast)
-      ? floats
-      : floats.contiguous();
-}
-
-void warn_exact() {
-  TORCH_WARN_ONCE(
-      "adder_conv2d: mode='auto' took the slower exact form, because some "
-      "outputs are too close to zero for the max form to resolve, or not "
-      "finite. mode='exact' saves the vain attempt. (Said once.)");
-}
-
-Images images(const at::Tensor& tensor) {
-  return {tensor.const_data_ptr<float>(), tensor.stride(0), tensor.stride(1),
-          tensor.stride(2), tensor.stride(3)};
-}
-
-// A strided 1x1 window without padding meets every stride-th pixel only.
-bool skips_pixels(const Conv2dGeometry& g) {
-  return g.taps() == 1 && g.pad_h == 0 && g.pad_w == 0 &&
-      g.stride_h * g.stride_w > 1;
-}
-
-at::Tensor met_pixels(const Conv2dGeometry& g, const at::Tensor& image) {
-  return image.slice(2, 0, c10::nullopt, g.stride_h)
-      .slice(3, 0, c10::nullopt, g.stride_w);
 }
 
 at::Tensor adder_conv2d_cpu(

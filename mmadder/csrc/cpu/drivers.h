@@ -44,6 +44,19 @@ bool adder_conv2d_f32(
     const float* weight, const float* packed, const Epilogue& epilogue,
     float* output);
 
+// 8-bit codes of input and weight alike: value = scale * (code - zero_point).
+struct Codes {
+  float scale;
+  int zero_point;
+};
+
+// output = epilogue(-scale * sum |input code - weight code|), all NCHW; a
+// float input is rounded to codes first.
+template <typename Input>  // uint8_t or float
+void adder_conv2d_u8(
+    const Conv2dGeometry& geometry, const Input* input, const uint8_t* weight,
+    const Codes& codes, const Epilogue& epilogue, float* output);
+
 // grad_input = sum grad_output * clip(weight - input, -1, 1), or sign; NCHW.
 void adder_conv2d_input_grad_f32(
     const Conv2dGeometry& geometry, const Images& grad_output,

@@ -11,6 +11,8 @@ namespace mmadder::cpu {
 constexpr int kBlock = 16;
 // Packed channels are walked in quads; both operands have the same filler.
 constexpr int kQuad = 4;
+// Bytes of such a block; 8-bit images have 64 channels in a block.
+constexpr int kBlockBytes = 64;
 constexpr int kMaxTile = 16;
 constexpr int kMaxVectors = 2;
 
@@ -21,7 +23,7 @@ enum Form { kExact, kMax, kNumForms };
 enum InputGradient { kHardtanh, kSign, kNumInputGradients };
 
 // One tap of one channel block: where it lies relative to a tile's first
-// position, and how many quads of channels it has.
+// position, and how many quads of channels it has (of 8-bit channels: eights).
 struct Step {
   int64_t offset;
   int64_t quads;
@@ -82,6 +84,13 @@ using ChannelSumsKernel = void (*)(
 using WeightSumsKernel = void (*)(
     const float* w, int64_t rows, float* half_sums, float* distances);
 
+// Sums |x - w| over all steps into sums[tile][2 * byte_outputs], or adds.
+//   x: first position of the tile; the next one is kBlockBytes on.
+//   w: [step][eights][2 * byte_outputs][8].
+using L1DistanceU8Kernel = void (*)(
+    const uint8_t* x, const Step* steps, int64_t num_steps, const uint8_t* w,
+    bool add, int32_t* sums);
+
 struct Kernels {
   const char* name;
   int lanes;                             // floats in a vector
@@ -94,6 +103,9 @@ struct Kernels {
   StoreKernel store;
   ChannelSumsKernel channel_sums;
   WeightSumsKernel weight_sums[kMaxVectors + 1];
+  int byte_outputs;  // output channels in a vector of bytes
+  int byte_tile;     // most positions
+  L1DistanceU8Kernel l1_distance_u8[kMaxTile + 1];
 };
 
 const Kernels& portable_kernels();

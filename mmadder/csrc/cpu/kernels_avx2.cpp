@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "microkernels.h"
+#include "microkernels_u8.h"
 
 namespace mmadder::cpu {
 namespace {
@@ -119,10 +120,38 @@ struct Vector {
   }
 };
 
+struct Bytes {
+  typedef __m256i type;
+  static constexpr int outputs = 4;
+
+  static type zero() { return _mm256_setzero_si256(); }
+  static type load(const uint8_t* p) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  }
+  static type broadcast(const uint8_t* p) {
+    int64_t eight;
+    std::memcpy(&eight, p, sizeof(eight));
+    return _mm256_set1_epi64x(eight);
+  }
+  static type add_distance(type sum, type a, type b) {
+    return _mm256_add_epi64(sum, _mm256_sad_epu8(a, b));
+  }
+  static void add_to(int32_t* sums, type v, bool add) {
+    alignas(32) int64_t wide[4];
+    _mm256_store_si256(reinterpret_cast<__m256i*>(wide), v);
+    for (int o = 0; o < outputs; ++o)
+      sums[o] = (add ? sums[o] : 0) + static_cast<int32_t>(wide[o]);
+  }
+};
+
 }  // namespace
 
 const Kernels& avx2_kernels() {
-  static const Kernels table = make_kernels<Vector, 10, 5, 5, 0>("avx2");
+  static const Kernels table = [] {
+    auto kernels = make_kernels<Vector, 10, 5, 5, 0>("avx2");
+    set_l1_distance_u8<Bytes, 5>(kernels);
+    return kernels;
+  }();
   return table;
 }
 

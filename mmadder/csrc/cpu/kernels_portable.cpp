@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "microkernels.h"
+#include "microkernels_u8.h"
 
 namespace mmadder::cpu {
 namespace {
@@ -69,10 +70,47 @@ struct Vector {
   }
 };
 
+// Two outputs of eight bytes; compilers know the pattern.
+struct Bytes {
+  struct type {
+    int32_t sum[2];
+    uint8_t bytes[16];
+  };
+  static constexpr int outputs = 2;
+
+  static type zero() { return type{}; }
+  static type load(const uint8_t* p) {
+    type v{};
+    std::memcpy(v.bytes, p, sizeof(v.bytes));
+    return v;
+  }
+  static type broadcast(const uint8_t* p) {
+    type v{};
+    std::memcpy(v.bytes, p, 8);
+    std::memcpy(v.bytes + 8, p, 8);
+    return v;
+  }
+  static type add_distance(type sum, const type& a, const type& b) {
+    for (int o = 0; o < outputs; ++o)
+      for (int i = 8 * o; i < 8 * o + 8; ++i)
+        sum.sum[o] += a.bytes[i] > b.bytes[i] ? a.bytes[i] - b.bytes[i]
+                                              : b.bytes[i] - a.bytes[i];
+    return sum;
+  }
+  static void add_to(int32_t* sums, const type& v, bool add) {
+    for (int o = 0; o < outputs; ++o)
+      sums[o] = (add ? sums[o] : 0) + v.sum[o];
+  }
+};
+
 }  // namespace
 
 const Kernels& portable_kernels() {
-  static const Kernels table = make_kernels<Vector, 8, 4, 4, 0>("portable");
+  static const Kernels table = [] {
+    auto kernels = make_kernels<Vector, 8, 4, 4, 0>("portable");
+    set_l1_distance_u8<Bytes, 2>(kernels);
+    return kernels;
+  }();
   return table;
 }
 

@@ -4,7 +4,7 @@ _base_ = [
     '../_base_/schedules/sgd_awn.py',
     '../_base_/mmdet_runtime.py',
 ]
-max_epochs = 4
+max_epochs = 8
 model = dict(
     backbone=dict(
         # Train configs/digits/ann-awn-resnet18_1xb32-5e_digits.py first.
@@ -16,7 +16,7 @@ model = dict(
     roi_head=dict(bbox_head=dict(num_classes=_base_.num_classes)))
 
 train_cfg = dict(
-    type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
+    type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=2)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=100),
     dict(

@@ -1,5 +1,5 @@
 # The convolutional twin: all else equal, norms and shortcuts of the neck too.
-_base_ = './faster-rcnn_ann-awn-r18_ann-awn-fpn_1xb8-4e_digits.py'
+_base_ = './faster-rcnn_ann-awn-r18_ann-awn-fpn_1xb8-8e_digits.py'
 model = dict(
     backbone=dict(
         conv_cfg=None,

@@ -1,0 +1,52 @@
+// What the CPU operators share between tensors and drivers.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include "drivers.h"
+
+namespace mmadder {
+
+inline cpu::Mode parse_mode(c10::string_view mode) {
+  TORCH_CHECK_VALUE(
+      mode == "auto" || mode == "exact" || mode == "max",
+      "adder_conv2d: mode must be 'auto', 'exact' or 'max', got '", mode,
+      "'");
+  return mode == "exact" ? cpu::Mode::kExact
+      : mode == "max"    ? cpu::Mode::kMax
+                         : cpu::Mode::kAuto;
+}
+
+inline void warn_exact() {
+  TORCH_WARN_ONCE(
+      "adder_conv2d: mode='auto' took the slower exact form, because some "
+      "outputs are too close to zero for the max form to resolve, or not "
+      "finite. mode='exact' saves the vain attempt. (Said once.)");
+}
+
+// Float32 as the kernels read it: NCHW or channels_last without a copy.
+inline at::Tensor readable(const at::Tensor& tensor) {
+  const auto floats = tensor.to(at::kFloat);
+  return floats.is_contiguous(at::MemoryFormat::ChannelsLast)
+      ? floats
+      : floats.contiguous();
+}
+
+inline cpu::Images images(const at::Tensor& tensor) {
+  return {tensor.const_data_ptr<float>(), tensor.stride(0), tensor.stride(1),
+          tensor.stride(2), tensor.stride(3)};
+}
+
+// A strided 1x1 window without padding meets every stride-th pixel only.
+inline bool skips_pixels(const Conv2dGeometry& g) {
+  return g.taps() == 1 && g.pad_h == 0 && g.pad_w == 0 &&
+      g.stride_h * g.stride_w > 1;
+}
+
+inline at::Tensor met_pixels(const Conv2dGeometry& g,
+                             const at::Tensor& image) {
+  return image.slice(2, 0, c10::nullopt, g.stride_h)
+      .slice(3, 0, c10::nullopt, g.stride_w);
+}
+
+}  // namespace mmadder

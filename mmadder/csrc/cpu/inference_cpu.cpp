@@ -1,0 +1,168 @@
+// CPU operators of inference: packed weights, fused epilogues, 8-bit codes.
+#include <ATen/ATen.h>
+#include <torch/library.h>
+
+#include "drivers.h"
+#include "glue.h"
+
+namespace mmadder {
+namespace {
+
+// Of a packed weight only channels, kernel and groups count.
+Conv2dGeometry weight_geometry(const at::Tensor& weight, int64_t groups) {
+  TORCH_CHECK_VALUE(
+      weight.dim() == 4,
+      "adder_conv2d: weight must be (C_out, C_in / groups, K_h, K_w), got ",
+      weight.sizes());
+  return conv2d_geometry(
+      {1, weight.size(1) * groups, weight.size(2), weight.size(3)},
+      weight.sizes(), {1, 1}, {0, 0}, {1, 1}, groups);
+}
+
+void check_floats(const char* op, const char* name, const at::Tensor& tensor,
+                  at::IntArrayRef sizes) {
+  TORCH_CHECK(
+      tensor.scalar_type() == at::kFloat && tensor.device().is_cpu(), op,
+      ": ", name, " must be float32 on the CPU, got ", tensor.scalar_type(),
+      " on ", tensor.device());
+  TORCH_CHECK_VALUE(
+      tensor.sizes() == sizes, op, ": ", name, " has shape ", tensor.sizes(),
+      ", expected ", sizes);
+}
+
+// The tensors of an epilogue, checked and dense.
+class EpilogueTensors {
+ public:
+  EpilogueTensors(
+      const char* op, const Conv2dGeometry& g, const at::Tensor& mean,
+      const at::Tensor& scale, const at::Tensor& bias,
+      const std::optional<at::Tensor>& residual, bool relu)
+      : mean_(mean.contiguous()),
+        scale_(scale.contiguous()),
+        bias_(bias.contiguous()) {
+    check_floats(op, "mean", mean, {g.out_channels});
+    check_floats(op, "scale", scale, {g.out_channels});
+    check_floats(op, "bias", bias, {g.out_channels});
+    epilogue_ = {mean_.const_data_ptr<float>(),
+                 scale_.const_data_ptr<float>(),
+                 bias_.const_data_ptr<float>(), nullptr, relu};
+    if (residual) {
+      check_floats(op, "residual", *residual,
+                   {g.batch, g.out_channels, g.out_h, g.out_w});
+      residual_ = residual->contiguous();
+      epilogue_.residual = residual_.const_data_ptr<float>();
+    }
+  }
+  const cpu::Epilogue& get() const { return epilogue_; }
+
+ private:
+  at::Tensor mean_, scale_, bias_, residual_;
+  cpu::Epilogue epilogue_;
+};
+
+at::Tensor adder_conv2d_pack_weight(const at::Tensor& weight,
+                                    int64_t groups) {
+  const auto g = weight_geometry(weight, groups);
+  check_floats("adder_conv2d_pack_weight", "weight", weight, weight.sizes());
+  const auto packed =
+      at::empty({cpu::packed_weight_size(g)}, weight.options());
+  cpu::pack_weight(
+      g, cpu::kMax, weight.contiguous().const_data_ptr<float>(),
+      packed.mutable_data_ptr<float>());
+  return packed;
+}
+
+at::Tensor adder_conv2d_fused(
+    const at::Tensor& input, const at::Tensor& weight,
+    const at::Tensor& packed_weight, const at::Tensor& mean,
+    const at::Tensor& scale, const at::Tensor& bias,
+    const std::optional<at::Tensor>& residual, bool relu,
+    at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation,
+    int64_t groups, c10::string_view mode) {
+  const char* op = "adder_conv2d_fused";
+  const auto g = conv2d_geometry(
+      input.sizes(), weight.sizes(), stride, padding, dilation, groups);
+  if (skips_pixels(g))
+    return adder_conv2d_fused(
+        met_pixels(g, input), weight, packed_weight, mean, scale, bias,
+        residual, relu, {1, 1}, padding, dilation, groups, mode);
+  check_floats(op, "input", input, input.sizes());
+  check_floats(op, "weight", weight, weight.sizes());
+  check_floats(op, "packed_weight", packed_weight,
+               {cpu::packed_weight_size(g)});
+  const auto form = parse_mode(mode);
+  const EpilogueTensors epilogue(op, g, mean, scale, bias, residual, relu);
+  const auto output = at::empty(
+      {g.batch, g.out_channels, g.out_h, g.out_w}, input.options());
+  const auto x = readable(input), w = weight.contiguous();
+  if (output.numel() > 0 &&
+      cpu::adder_conv2d_f32(
+          g, form, images(x), w.const_data_ptr<float>(),
+          packed_weight.contiguous().const_data_ptr<float>(), epilogue.get(),
+          output.mutable_data_ptr<float>()))
+    warn_exact();
+  return output;
+}
+
+at::Tensor adder_conv2d_int8(
+    const at::Tensor& input, const at::Tensor& weight, double code_scale,
+    int64_t zero_point, const at::Tensor& mean, const at::Tensor& scale,
+    const at::Tensor& bias, const std::optional<at::Tensor>& residual,
+    bool relu, at::IntArrayRef stride, at::IntArrayRef padding,
+    at::IntArrayRef dilation, int64_t groups) {
+  const char* op = "adder_conv2d_int8";
+  const auto g = conv2d_geometry(
+      input.sizes(), weight.sizes(), stride, padding, dilation, groups);
+  if (skips_pixels(g))
+    return adder_conv2d_int8(
+        met_pixels(g, input), weight, code_scale, zero_point, mean, scale,
+        bias, residual, relu, {1, 1}, padding, dilation, groups);
+  TORCH_CHECK(
+      (input.scalar_type() == at::kByte ||
+       input.scalar_type() == at::kFloat) && input.device().is_cpu(),
+      op, ": input must be uint8 codes, or float32 to be quantized, on the "
+      "CPU, got ", input.scalar_type(), " on ", input.device());
+  TORCH_CHECK(
+      weight.scalar_type() == at::kByte && weight.device().is_cpu(), op,
+      ": weight must be uint8 codes on the CPU, got ", weight.scalar_type(),
+      " on ", weight.device());
+  TORCH_CHECK_VALUE(
+      code_scale > 0 && std::isfinite(code_scale), op,
+      ": code_scale must be positive and finite, got ", code_scale);
+  TORCH_CHECK_VALUE(
+      zero_point >= 0 && zero_point <= 255, op,
+      ": zero_point must be a code, 0 to 255, got ", zero_point);
+  TORCH_CHECK_VALUE(
+      g.in_channels_per_group() * g.taps() <
+          std::numeric_limits<int32_t>::max() / 255,
+      op, ": a sum over ", g.in_channels_per_group() * g.taps(),
+      " codes overflows 32 bits");
+  const EpilogueTensors epilogue(op, g, mean, scale, bias, residual, relu);
+  const auto output =
+      at::empty({g.batch, g.out_channels, g.out_h, g.out_w}, mean.options());
+  if (output.numel() == 0)
+    return output;
+  const auto x = input.contiguous(), w = weight.contiguous();
+  const cpu::Codes codes{static_cast<float>(code_scale),
+                         static_cast<int>(zero_point)};
+  const auto run = [&](const auto* data) {
+    cpu::adder_conv2d_u8(
+        g, data, w.const_data_ptr<uint8_t>(), codes, epilogue.get(),
+        output.mutable_data_ptr<float>());
+  };
+  if (x.scalar_type() == at::kByte)
+    run(x.const_data_ptr<uint8_t>());
+  else
+    run(x.const_data_ptr<float>());
+  return output;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(mmadder, CPU, m) {
+  m.impl("adder_conv2d_pack_weight", adder_conv2d_pack_weight);
+  m.impl("adder_conv2d_fused", adder_conv2d_fused);
+  m.impl("adder_conv2d_int8", adder_conv2d_int8);
+}
+
+}  // namespace mmadder

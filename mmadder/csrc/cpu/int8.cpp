@@ -1,0 +1,355 @@
+// 8-bit forward: sums of |x - w| over codes that share one scale, so that the
+// sums are distances. Lanes are output channels of eight bytes each; the
+// structure is the float32 forward's, with 64 channels in a block.
+#include <algorithm>
+#include <cmath>
+
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+#include "drivers.h"
+#include "packing.h"
+
+namespace mmadder::cpu {
+namespace {
+
+constexpr int64_t kBandPositions = 1024;
+constexpr int64_t kChunkBytes = 20 * 1024;  // packed weights of one chunk
+constexpr int64_t kChannels = kBlockBytes;  // in a block
+constexpr int64_t kEight = 8;
+
+// Eights of channels in a block that count.
+int64_t num_eights(int64_t channels, int64_t block) {
+  return ceil_div(
+      std::min<int64_t>(channels - block * kChannels, kChannels), kEight);
+}
+
+// ---------------------------------------------------------------- packing --
+
+// 16 codes of a row; a code stays one.
+void to_codes(const uint8_t* in, const Codes&, int64_t count, uint8_t* out) {
+  std::memcpy(out, in, count);
+}
+
+// round(x / scale) + zero_point, half to even, within 0 and 255.
+void to_codes(const float* in, const Codes& codes, int64_t count,
+              uint8_t* out) {
+  const float inverse = 1.f / codes.scale;
+  int64_t i = 0;
+#if defined(__SSE2__)
+  const auto scale = _mm_set1_ps(inverse);
+  const auto zero_point = _mm_set1_epi16(static_cast<short>(codes.zero_point));
+  const auto low = _mm_set1_ps(-512.f), high = _mm_set1_ps(512.f);
+  const auto round = [&](int64_t at) {
+    const auto scaled = _mm_mul_ps(_mm_loadu_ps(in + at), scale);
+    return _mm_cvtps_epi32(_mm_min_ps(_mm_max_ps(scaled, low), high));
+  };
+  if (count == kBlock) {
+    const auto a = _mm_packs_epi32(round(0), round(4));
+    const auto b = _mm_packs_epi32(round(8), round(12));
+    _mm_storeu_si128(
+        reinterpret_cast<__m128i*>(out),
+        _mm_packus_epi16(_mm_add_epi16(a, zero_point),
+                         _mm_add_epi16(b, zero_point)));
+    i = kBlock;
+  }
+#endif
+  for (; i < count; ++i) {
+    const float scaled = in[i] * inverse;
+    const float bounded = scaled > -512.f ? std::min(scaled, 512.f) : -512.f;
+    out[i] = static_cast<uint8_t>(std::clamp(
+        static_cast<int>(std::nearbyint(bounded)) + codes.zero_point, 0,
+        255));
+  }
+}
+
+// rows[channel][16] to cells of kBlockBytes: cell[pixel][channel], up to 16.
+void transpose_codes(const uint8_t (*rows)[kBlock], int64_t pixels,
+                     uint8_t* const* cells) {
+#if defined(__SSE2__)
+  __m128i a[kBlock], b[kBlock];
+  for (int i = 0; i < kBlock; ++i)
+    a[i] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(rows[i]));
+  const auto interleave = [](const __m128i* in, __m128i* out) {
+    for (int i = 0; i < kBlock / 2; ++i) {
+      out[2 * i] = _mm_unpacklo_epi8(in[i], in[i + kBlock / 2]);
+      out[2 * i + 1] = _mm_unpackhi_epi8(in[i], in[i + kBlock / 2]);
+    }
+  };
+  interleave(a, b), interleave(b, a), interleave(a, b), interleave(b, a);
+  for (int64_t p = 0; p < pixels; ++p)
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(cells[p]), a[p]);
+#else
+  for (int64_t p = 0; p < pixels; ++p)
+    for (int64_t c = 0; c < kBlock; ++c)
+      cells[p][c] = rows[c][p];
+#endif
+}
+
+// Packs a region of codes to [block][pixel][64]. Borders are the code of
+// zero; channels that are not there are 0, as in the weights.
+template <typename Input>
+void pack_codes(const Input* image, int64_t channels, int64_t height,
+                int64_t width, const Codes& codes, const Region& region,
+                uint8_t* packed) {
+  const int64_t first = std::clamp<int64_t>(-region.column, 0, region.columns);
+  const int64_t last =
+      std::clamp<int64_t>(width - region.column, first, region.columns);
+  for (int64_t c0 = 0; c0 < channels; c0 += kBlock) {
+    const int64_t used = std::min<int64_t>(channels - c0, kBlock);
+    uint8_t* out = packed +
+        c0 / kChannels * region.pixels() * kBlockBytes + c0 % kChannels;
+    uint8_t border[kBlock] = {};
+    std::fill(border, border + used, static_cast<uint8_t>(codes.zero_point));
+    for (int64_t r = 0; r < region.rows; ++r) {
+      const auto cell = [&](int64_t c) {
+        return out + region.pixel(r, c) * kBlockBytes;
+      };
+      const int64_t row = region.row + r;
+      const bool inside = row >= 0 && row < height;
+      for (int64_t c = 0; c < (inside ? first : region.columns); ++c)
+        std::memcpy(cell(c), border, kBlock);
+      if (!inside)
+        continue;
+      for (int64_t c = last; c < region.columns; ++c)
+        std::memcpy(cell(c), border, kBlock);
+      const Input* in = image + (c0 * height + row) * width + region.column;
+      for (int64_t c = first; c < last; c += kBlock) {
+        const int64_t count = std::min<int64_t>(last - c, kBlock);
+        uint8_t rows[kBlock][kBlock] = {};
+        uint8_t* cells[kBlock];
+        for (int64_t i = 0; i < used; ++i)
+          to_codes(in + i * height * width + c, codes, count, rows[i]);
+        for (int64_t i = 0; i < count; ++i)
+          cells[i] = cell(c + i);
+        transpose_codes(rows, count, cells);
+      }
+    }
+    // The cell's other channels, which no pass of this loop writes.
+    if (channels - c0 <= kBlock)
+      for (int64_t c = c0 % kChannels + kBlock; c < kChannels; c += kBlock)
+        for (int64_t p = 0; p < region.pixels(); ++p)
+          std::memset(out - c0 % kChannels + p * kBlockBytes + c, 0, kBlock);
+  }
+}
+
+// ---------------------------------------------------------------- weights --
+
+// Per group and block of output channels: [input block][tap][eight][output][8].
+class PackedCodes {
+ public:
+  PackedCodes(const Conv2dGeometry& g, const Kernels& kernels,
+              const uint8_t* weight)
+      : g_(g),
+        width_(kMaxVectors * kernels.byte_outputs),
+        eights_(ceil_div(g.in_channels_per_group(), kEight)),
+        data_(g.groups * out_blocks() * block_size()) {
+    at::parallel_for(
+        0, g.groups * out_blocks(), 1, [&](int64_t begin, int64_t end) {
+          for (int64_t i = begin; i < end; ++i)
+            pack(weight, i / out_blocks(), i % out_blocks());
+        });
+  }
+
+  int64_t width() const { return width_; }
+  int64_t out_blocks() const {
+    return ceil_div(g_.out_channels_per_group(), width_);
+  }
+  const uint8_t* block(int64_t group, int64_t out_block,
+                       int64_t in_block) const {
+    return data_.data() +
+        (group * out_blocks() + out_block) * block_size() +
+        in_block * kChannels * g_.taps() * width_;
+  }
+
+ private:
+  int64_t block_size() const { return eights_ * kEight * g_.taps() * width_; }
+
+  void pack(const uint8_t* weight, int64_t group, int64_t out_block) {
+    const int64_t channels = g_.in_channels_per_group();
+    const int64_t outputs = g_.out_channels_per_group();
+    auto* out = const_cast<uint8_t*>(block(group, out_block, 0));
+    for (int64_t c = 0; c < channels; ++c) {
+      const int64_t b = c / kChannels, eights = num_eights(channels, b);
+      for (int64_t o = 0; o < std::min(width_, outputs - out_block * width_);
+           ++o) {
+        const uint8_t* in = weight +
+            ((group * outputs + out_block * width_ + o) * channels + c) *
+                g_.taps();
+        for (int64_t t = 0; t < g_.taps(); ++t)
+          out[(((b * kChannels / kEight * g_.taps() + t * eights +
+                 c % kChannels / kEight) *
+                width_) + o) * kEight + c % kEight] = in[t];
+      }
+    }
+  }
+
+  const Conv2dGeometry& g_;
+  const int64_t width_, eights_;
+  std::vector<uint8_t> data_;  // of zeros
+};
+
+// ------------------------------------------------------------------ tasks --
+
+// What all threads share.
+template <typename Input>
+struct Convolution {
+  const Conv2dGeometry& g;
+  const Kernels& kernels;
+  const Input* input;
+  const PackedCodes& weight;
+  const Codes& codes;
+  const Epilogue& epilogue;
+  float* output;
+};
+
+// One thread's buffers and the band of one group that it is at.
+template <typename Input>
+class Worker {
+ public:
+  void run(const Convolution<Input>& conv, const Band& band, int64_t group,
+           int64_t first_block, int64_t last_block) {
+    const auto& g = conv.g;
+    region_ = {band.row * g.stride_h - g.pad_h,
+               (band.rows - 1) * g.stride_h +
+                   (g.kernel_h - 1) * g.dilation_h + 1,
+               band.column * g.stride_w - g.pad_w,
+               (band.columns - 1) * g.stride_w +
+                   (g.kernel_w - 1) * g.dilation_w + 1,
+               g.stride_w};
+    const int64_t channels = g.in_channels_per_group();
+    image_ = ceil_div(channels, kChannels) * region_.pixels() * kBlockBytes;
+    packed_.reserve(band.images * image_ / 4);
+    for (int64_t n = 0; n < band.images; ++n)
+      pack_codes(conv.input + ((band.n + n) * g.in_channels +
+                               group * channels) * g.in_h * g.in_w,
+                 channels, g.in_h, g.in_w, conv.codes, region_, packed(n));
+    find_steps(g);
+    sums_.reserve(band.positions() * conv.weight.width());
+    for (int64_t ob = first_block; ob < last_block; ++ob) {
+      add_all(conv, band, group, ob);
+      store(conv, band, group, ob);
+    }
+  }
+
+ private:
+  void find_steps(const Conv2dGeometry& g) {
+    steps_.clear();
+    const int64_t channels = g.in_channels_per_group();
+    for (int64_t b = 0; b < ceil_div(channels, kChannels); ++b)
+      for (int64_t kh = 0; kh < g.kernel_h; ++kh)
+        for (int64_t kw = 0; kw < g.kernel_w; ++kw)
+          steps_.push_back(
+              {(b * region_.pixels() +
+                region_.pixel(kh * g.dilation_h, kw * g.dilation_w)) *
+                   kBlockBytes,
+               num_eights(channels, b)});
+  }
+
+  void add_all(const Convolution<Input>& conv, const Band& band,
+               int64_t group, int64_t out_block) {
+    const auto& g = conv.g;
+    const int64_t blocks = ceil_div(g.in_channels_per_group(), kChannels);
+    const int64_t block_bytes = kChannels * g.taps() * conv.weight.width();
+    const int64_t chunk = std::max<int64_t>(kChunkBytes / block_bytes, 1);
+    const int64_t tiles = ceil_div(band.columns, conv.kernels.byte_tile);
+    for (int64_t b = 0; b < blocks; b += chunk) {
+      const Step* steps = steps_.data() + b * g.taps();
+      const int64_t num_steps = (std::min(b + chunk, blocks) - b) * g.taps();
+      const uint8_t* w = conv.weight.block(group, out_block, b);
+      int32_t* sums = this->sums();
+      for (int64_t n = 0; n < band.images; ++n)
+        for (int64_t oh = 0; oh < band.rows; ++oh) {
+          const uint8_t* row =
+              packed(n) + region_.pixel(oh * g.stride_h, 0) * kBlockBytes;
+          for (int64_t t = 0; t < tiles; ++t) {
+            const int64_t ow = t * band.columns / tiles;
+            const int64_t tile = (t + 1) * band.columns / tiles - ow;
+            conv.kernels.l1_distance_u8[tile](
+                row + ow * kBlockBytes, steps, num_steps, w, b > 0, sums);
+            sums += tile * conv.weight.width();
+          }
+        }
+    }
+  }
+
+  // Sums become floats, exact up to 2^24, and go through the epilogue.
+  void store(const Convolution<Input>& conv, const Band& band, int64_t group,
+             int64_t out_block) {
+    const auto& g = conv.g;
+    const int64_t width = conv.weight.width();
+    const int64_t outputs = g.out_channels_per_group();
+    const int64_t used = std::min(width, outputs - out_block * width);
+    const int64_t plane = g.out_h * g.out_w;
+    const int64_t oc = group * outputs + out_block * width;
+    const bool whole_rows = band.columns == g.out_w;
+    const int64_t runs = band.images * (whole_rows ? 1 : band.rows);
+    const int64_t run = band.positions() / runs;  // contiguous in output
+    float distances[kBlock * kMaxVectors * kEight];
+    for (int64_t i = 0; i < runs; ++i) {
+      const int64_t n = band.n + (whole_rows ? i : i / band.rows);
+      const int64_t oh = band.row + (whole_rows ? 0 : i % band.rows);
+      const int64_t out =
+          (n * g.out_channels + oc) * plane + oh * g.out_w + band.column;
+      for (int64_t p = 0; p < run; p += kBlock) {
+        const int64_t positions = std::min<int64_t>(run - p, kBlock);
+        const int32_t* sums = this->sums() + (i * run + p) * width;
+        for (int64_t k = 0; k < positions * width; ++k)
+          distances[k] = static_cast<float>(sums[k]);
+        Epilogue e = conv.epilogue;
+        e.mean += oc, e.scale += oc, e.bias += oc;
+        if (e.residual)
+          e.residual += out + p;
+        conv.kernels.store(
+            distances, width, positions, used, -conv.codes.scale, nullptr, e,
+            conv.output + out + p, plane);
+      }
+    }
+  }
+
+  uint8_t* packed(int64_t n) {
+    return reinterpret_cast<uint8_t*>(packed_.get()) + n * image_;
+  }
+  int32_t* sums() { return reinterpret_cast<int32_t*>(sums_.get()); }
+
+  Region region_{};
+  int64_t image_ = 0;  // bytes of a packed image
+  std::vector<Step> steps_;
+  Buffer packed_, sums_;
+};
+
+}  // namespace
+
+template <typename Input>
+void adder_conv2d_u8(
+    const Conv2dGeometry& geometry, const Input* input, const uint8_t* weight,
+    const Codes& codes, const Epilogue& epilogue, float* output) {
+  const Images dense{nullptr, 0, 0, geometry.in_w, 1};
+  const Conv2dGeometry g = flattened(geometry, dense);
+  const Kernels& kernels = cpu::kernels();
+  const PackedCodes packed(g, kernels, weight);
+  const auto bands = make_bands(
+      g.batch, g.out_h, g.out_w,
+      band_positions(g.batch * g.out_h * g.out_w, kBandPositions));
+  const int64_t groups = static_cast<int64_t>(bands.size()) * g.groups;
+  const int64_t blocks = packed.out_blocks();
+  const int64_t parts = channel_parts(groups, blocks);
+  const Convolution<Input> conv{g,     kernels,  input, packed,
+                                codes, epilogue, output};
+  for_each_task<Worker<Input>>(
+      groups * parts, [&](Worker<Input>& worker, int64_t i) {
+        const int64_t part = i % parts, band = i / parts;
+        worker.run(conv, bands[band / g.groups], band % g.groups,
+                   part * blocks / parts, (part + 1) * blocks / parts);
+      });
+}
+
+template void adder_conv2d_u8(
+    const Conv2dGeometry&, const uint8_t*, const uint8_t*, const Codes&,
+    const Epilogue&, float*);
+template void adder_conv2d_u8(
+    const Conv2dGeometry&, const float*, const uint8_t*, const Codes&,
+    const Epilogue&, float*);
+
+}  // namespace mmadder::cpu
