@@ -61,7 +61,8 @@ def fuse_adder_bn(model):
     fused = copy.deepcopy(model)
     root = nn.ModuleDict(dict(model=fused))
     _fuse_children(root)
-    return root['model'].eval()
+    root.eval()
+    return root['model']
 
 
 class FusedAdderConv2d(nn.Module):

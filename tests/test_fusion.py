@@ -17,15 +17,17 @@ AWN = dict(type='AdderConv2d', weight_norm='AWN')
 
 def settle(model, *inputs):
     """Give batch norms statistics and lopsided parameters; evaluate."""
+    norms = [module for module in model.modules()
+             if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None  # the mean of all batches
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+        nn.init.normal_(norm.bias)
     model.train()
     with torch.no_grad():
-        for _ in range(3):
-            model(*inputs)
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                nn.init.uniform_(module.weight, 0.5, 1.5)
-                nn.init.normal_(module.bias)
-    return model.eval()
+        model(*inputs)
+    model.eval()
+    return model
 
 
 def count(model, kind):
@@ -47,12 +49,16 @@ def relative_error(actual, expected):
                         conv_cfg=dict(type='AdderConv2d', weight_norm='WS')),
 ])
 def test_backbones(build):
-    x = torch.rand(2, 3, 40, 36)
+    x = torch.rand(4, 3, 72, 64)
     model = settle(build(), x)
     fused = fuse_adder_bn(model)
     with torch.no_grad():
-        for actual, expected in zip(fused(x), model(x)):
-            assert relative_error(actual, expected) < 1e-5
+        outputs, plain = fused(x), model(x)
+        truth = copy.deepcopy(model).double()(x.double())
+    for actual, unfused, expected in zip(outputs, plain, truth):
+        noise = relative_error(unfused, expected)  # grows with the depth
+        assert relative_error(actual, expected) < max(1e-5, 2 * noise)
+        assert noise < 1e-3
     assert count(fused, AdderConv2d) == 0
     assert count(fused, FusedAdderConv2d) >= count(model, AdderConv2d) - 1
     assert count(fused, FusedBlock) == (16 if model.depth == 50 else 8)
@@ -101,7 +107,7 @@ def test_sequential(layers):
 
 def test_step_by_step_equals_the_kernel():
     """Other dtypes and devices take the composed path."""
-    x = torch.rand(2, 3, 32, 32)
+    x = torch.rand(2, 3, 64, 64)
     fused = fuse_adder_bn(settle(
         AdderResNet(18, base_channels=8, stem_channels=8), x))
     with torch.no_grad():
@@ -126,7 +132,7 @@ def test_original_trains_and_copy_refuses():
 
 
 def test_copies_and_pickles():
-    x = torch.rand(1, 3, 32, 32)
+    x = torch.rand(2, 3, 32, 32)
     fused = fuse_adder_bn(settle(
         AdderResNet(18, base_channels=8, stem_channels=8), x))
     with torch.no_grad():

@@ -44,14 +44,6 @@ def _fake_output(input, weight, mean, stride, padding, dilation):
         output_size(input, weight, stride, padding, dilation))
 
 
-def _fake_pack_weight(weight, groups):
-    # The size depends on the processor: ask the kernels of this one.
-    real = torch.empty(tuple(weight.shape), dtype=torch.float32)
-    return weight.new_empty(pack_weight(real, groups).shape)
-
-
 if is_built():
     torch.library.register_fake('mmadder::adder_conv2d_fused', _fake_fused)
     torch.library.register_fake('mmadder::adder_conv2d_int8', _fake_int8)
-    torch.library.register_fake(
-        'mmadder::adder_conv2d_pack_weight', _fake_pack_weight)

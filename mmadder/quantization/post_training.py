@@ -139,7 +139,8 @@ def empty_quantized(model):
     Returns:
         nn.Module: a quantized copy whose codes mean nothing yet.
     """
-    model = fuse_adder_bn(model.eval())
+    model.eval()
+    model = fuse_adder_bn(model)
     for name, layer in list(model.named_modules()):
         if isinstance(layer, FusedAdderConv2d):
             _replace(model, name, layer, (0., 1.))

@@ -22,9 +22,12 @@ def make_classifier():
         head=dict(type='mmpretrain.LinearClsHead', num_classes=4,
                   in_channels=64, topk=(1, ))))
     model.init_weights()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # statistics of the first batch
+    model.train()
     with torch.no_grad():
-        for _ in range(3):  # statistics for the batch norms
-            model.train()(torch.rand(8, 3, 32, 32), mode='tensor')
+        model(torch.rand(8, 3, 32, 32), mode='tensor')
     return model.eval()
 
 
@@ -72,7 +75,7 @@ def test_error_of_a_layer_is_within_its_bound(bounds):
     with torch.no_grad():
         error = (quantized(x) - model(x)).abs().max()
     scale = layer.code_scale.item()
-    assert 6 / 255 < scale < 13 / 255
+    assert 5.5 / 255 < scale < 12.5 / 255
     assert 0 < error <= 54 * scale
     assert error < 0.25 * 54 * scale  # typically, errors cancel
 

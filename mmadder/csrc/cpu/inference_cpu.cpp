@@ -60,12 +60,16 @@ class EpilogueTensors {
   cpu::Epilogue epilogue_;
 };
 
+at::Tensor empty_packed_weight(const at::Tensor& weight, int64_t groups) {
+  return at::empty({cpu::packed_weight_size(weight_geometry(weight, groups))},
+                   weight.options());
+}
+
 at::Tensor adder_conv2d_pack_weight(const at::Tensor& weight,
                                     int64_t groups) {
-  const auto g = weight_geometry(weight, groups);
   check_floats("adder_conv2d_pack_weight", "weight", weight, weight.sizes());
-  const auto packed =
-      at::empty({cpu::packed_weight_size(g)}, weight.options());
+  const auto g = weight_geometry(weight, groups);
+  const auto packed = empty_packed_weight(weight, groups);
   cpu::pack_weight(
       g, cpu::kMax, weight.contiguous().const_data_ptr<float>(),
       packed.mutable_data_ptr<float>());
@@ -163,6 +167,11 @@ TORCH_LIBRARY_IMPL(mmadder, CPU, m) {
   m.impl("adder_conv2d_pack_weight", adder_conv2d_pack_weight);
   m.impl("adder_conv2d_fused", adder_conv2d_fused);
   m.impl("adder_conv2d_int8", adder_conv2d_int8);
+}
+
+// The size depends on this processor's kernels.
+TORCH_LIBRARY_IMPL(mmadder, Meta, m) {
+  m.impl("adder_conv2d_pack_weight", empty_packed_weight);
 }
 
 }  // namespace mmadder

@@ -110,6 +110,9 @@ class PackedWeight {
             : 0;
         const float* in = weight +
             ((group * out_channels + oc) * in_channels + ic) * g_.taps();
+        // The next filter's is far away.
+        for (int64_t i = 0; i < rows * g_.taps(); i += kBlock)
+          __builtin_prefetch(in + 2 * in_channels * g_.taps() + i);
         fill_lanes(in, rows, std::min<int64_t>(width_ - l, kBlock), [&](
             const Phase& phase, int64_t tap) {
           return block(group, in_block, phase, out_block) +

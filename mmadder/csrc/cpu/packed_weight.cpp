@@ -91,7 +91,6 @@ void PackedWeight::find_shift(const float* weight, int64_t group,
 
 void PackedWeight::pack_block(const float* weight, int64_t group,
                               int64_t out_block) {
-  static constexpr float no_shift[kBlock] = {};
   const int64_t width = vectors(out_block) * lanes_;
   const int64_t first = out_block * width_;
   const int64_t filter = in_channels_ * taps_;
@@ -105,20 +104,31 @@ void PackedWeight::pack_block(const float* weight, int64_t group,
     const int64_t used = std::min<int64_t>(width - l, kBlock);
     const float* in =
         weight + (group * out_channels_ + first + l) * filter;
-    int64_t channel = 0, tap = 0;
-    for (int64_t i = 0; i < filter; i += kBlock) {
-      float tile[kBlock * kBlock];
-      const int64_t columns = std::min<int64_t>(filter - i, kBlock);
-      kernels_.transpose(in + i, filter, rows, columns, no_shift, tile);
-      for (int64_t j = 0; j < columns; ++j) {
-        const int64_t block = channel / kBlock;
-        float* dst = out + l + width *
-            (block * kBlock * taps_ +
-             tap * padded_channels(in_channels_, block) + channel % kBlock);
-        subtract(tile + j * kBlock, shift[channel], used, dst);
-        if (++tap == taps_)
-          tap = 0, ++channel;
-      }
+    for (int64_t b = 0; b < in_blocks_; ++b)
+      pack_lanes(in + b * kBlock * taps_, rows, b, shift + b * kBlock, used,
+                 width, out + b * kBlock * taps_ * width + l);
+  }
+}
+
+// One input block of up to 16 filters.
+void PackedWeight::pack_lanes(
+    const float* in, int64_t rows, int64_t in_block, const float* shift,
+    int64_t lanes, int64_t width, float* out) {
+  static constexpr float no_shift[kBlock] = {};
+  const int64_t filter = in_channels_ * taps_;
+  const int64_t padded = padded_channels(in_channels_, in_block);
+  const int64_t elements = taps_ *
+      std::min<int64_t>(in_channels_ - in_block * kBlock, kBlock);
+  int64_t channel = 0, tap = 0;
+  for (int64_t i = 0; i < elements; i += kBlock) {
+    float tile[kBlock * kBlock];
+    const int64_t columns = std::min<int64_t>(elements - i, kBlock);
+    kernels_.transpose(in + i, filter, rows, columns, no_shift, tile);
+    for (int64_t j = 0; j < columns; ++j) {
+      subtract(tile + j * kBlock, shift[channel], lanes,
+               out + (tap * padded + channel) * width);
+      if (++tap == taps_)
+        tap = 0, ++channel;
     }
   }
 }

@@ -62,6 +62,9 @@ class PackedWeight {
   }
   void find_shift(const float* weight, int64_t group, int64_t in_block);
   void pack_block(const float* weight, int64_t group, int64_t out_block);
+  void pack_lanes(const float* in, int64_t rows, int64_t in_block,
+                  const float* shift, int64_t lanes, int64_t width,
+                  float* out);
   void sum_block(int64_t group, int64_t out_block);
 
   const Kernels& kernels_;
