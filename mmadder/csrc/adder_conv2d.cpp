@@ -26,10 +26,10 @@ TORCH_LIBRARY(mmadder, m) {
   // The same with 8-bit codes: uint8 weight, uint8 or float32 input, distance
   // code_scale * sum |input_code - weight_code|.
   m.def(
-      "adder_conv2d_int8(Tensor input, Tensor weight, float code_scale, "
-      "int zero_point, Tensor mean, Tensor scale, Tensor bias, "
-      "Tensor? residual, bool relu, int[2] stride, int[2] padding, "
-      "int[2] dilation, int groups) -> Tensor");
+      "adder_conv2d_int8(Tensor input, Tensor weight, Tensor packed_weight, "
+      "float code_scale, int zero_point, Tensor mean, Tensor scale, "
+      "Tensor bias, Tensor? residual, bool relu, int[2] stride, "
+      "int[2] padding, int[2] dilation, int groups) -> Tensor");
 }
 
 PyMODINIT_FUNC PyInit__C() {

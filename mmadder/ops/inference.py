@@ -20,11 +20,12 @@ def pack_weight(weight, groups=1):
     """Lay a weight out as this processor's kernels read it.
 
     Args:
-        weight (Tensor): (C_out, C_in / groups, K_h, K_w), float32, CPU.
+        weight (Tensor): (C_out, C_in / groups, K_h, K_w), on the CPU:
+            float32, or uint8 codes.
         groups (int): of the convolution.
 
     Returns:
-        Tensor: one axis, float32; of use to this process only.
+        Tensor: one axis, weight's dtype; of use to this process only.
     """
     return torch.ops.mmadder.adder_conv2d_pack_weight(weight, groups)
 
@@ -34,8 +35,9 @@ def _fake_fused(input, weight, packed_weight, mean, scale, bias, residual,
     return _fake_output(input, weight, mean, stride, padding, dilation)
 
 
-def _fake_int8(input, weight, code_scale, zero_point, mean, scale, bias,
-               residual, relu, stride, padding, dilation, groups):
+def _fake_int8(input, weight, packed_weight, code_scale, zero_point, mean,
+               scale, bias, residual, relu, stride, padding, dilation,
+               groups):
     return _fake_output(input, weight, mean, stride, padding, dilation)
 
 

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from mmadder.fusion import (FusedAdderConv2d, FusedShortcutConv2d,
                             fuse_adder_bn)
+from mmadder.ops import pack_weight
 
 CODES = 255  # the largest code
 BINS = 2048  # of the histogram of a layer's inputs
@@ -31,7 +32,7 @@ class QuantizedAdderConv2d(FusedAdderConv2d):
     def __init__(self, layer, low, high):
         torch.nn.Module.__init__(self)
         self.relu, self.geometry = layer.relu, layer.geometry
-        self.mode = layer.mode
+        self.mode, self._packed = layer.mode, None
         scale = max(high - low, 1e-8) / CODES
         zero_point = round(min(max(-low / scale, 0), CODES))
         self.register_buffer('code_scale', torch.tensor(
@@ -55,8 +56,10 @@ class QuantizedAdderConv2d(FusedAdderConv2d):
                 self.to_codes(input).float() - self.zero_point,
                 self.weight.float() - self.zero_point, self.code_scale,
                 residual)
+        if self._packed is None:
+            self._packed = pack_weight(self.weight, groups)
         return torch.ops.mmadder.adder_conv2d_int8(
-            input.float(), self.weight, self.code_scale.item(),
+            input.float(), self.weight, self._packed, self.code_scale.item(),
             self.zero_point.item(), self.mean, self.scale, self.bias,
             residual, self.relu, stride, padding, dilation, groups)
 

@@ -70,7 +70,8 @@ def test_int8_is_exact(geometry, kind):
         jitter = torch.rand(codes.shape, generator=generator) * 0.8 - 0.4
         x = (codes.float() - zero_point + jitter) * scale
     y = torch.ops.mmadder.adder_conv2d_int8(
-        x, w, scale, zero_point, *norm, residual, True, *geometry.arguments)
+        x, w, pack_weight(w, geometry.groups), scale, zero_point, *norm,
+        residual, True, *geometry.arguments)
     distances = code_reference(codes, w, geometry, zero_point)
     expected = apply(distances * scale, *norm, residual, True)
     torch.testing.assert_close(y, expected.float(), rtol=1e-5, atol=2e-4)
@@ -81,7 +82,7 @@ def test_int8_clips_what_has_no_code():
     w = torch.zeros(1, 1, 1, 1, dtype=torch.uint8)
     one = torch.ones(1)
     y = torch.ops.mmadder.adder_conv2d_int8(
-        x.view(1, 1, 1, 6), w, 0.1, 50, 0 * one, one, 0 * one, None, False,
+        x.view(1, 1, 1, 6), w, pack_weight(w), 0.1, 50, 0 * one, one, 0 * one, None, False,
         (1, 1), (0, 0), (1, 1), 1)
     assert y.flatten().tolist() == pytest.approx(
         [-0., -4., -5., -6., -25.5, -0.])
@@ -104,7 +105,7 @@ def test_threads_do_not_change_a_bit(operator):
                     *geometry.arguments, 'auto'))
             else:
                 results.append(torch.ops.mmadder.adder_conv2d_int8(
-                    *codes, 0.1, 128, *norm, residual, True,
+                    *codes, pack_weight(codes[1]), 0.1, 128, *norm, residual, True,
                     *geometry.arguments))
     finally:
         torch.set_num_threads(threads)
@@ -121,8 +122,10 @@ def test_opcheck():
     torch.library.opcheck(ops.adder_conv2d_fused, (
         x, w, pack_weight(w), *norm, residual, True, *geometry.arguments,
         'auto'))
+    codes = w.to(torch.uint8)
+    torch.library.opcheck(ops.adder_conv2d_pack_weight, (codes, 1))
     torch.library.opcheck(ops.adder_conv2d_int8, (
-        x, w.to(torch.uint8), 0.1, 3, *norm, None, False,
+        x, codes, pack_weight(codes), 0.1, 3, *norm, None, False,
         *geometry.arguments))
 
 
@@ -214,11 +217,13 @@ def test_errors_of_fused(change, message):
     (dict(zero_point=256), 'zero_point must be a code, 0 to 255, got 256'),
     (dict(zero_point=-1), 'zero_point must be a code'),
     (dict(weight=W), 'weight must be uint8 codes'),
+    (dict(packed_weight=SIX), 'packed_weight must be adder_conv2d_pack'),
     (dict(input=X.to(torch.int8)), 'input must be uint8 codes, or float32'),
 ])
 def test_errors_of_int8(change, message):
     arguments = dict(
-        input=X, weight=W.to(torch.uint8), code_scale=0.1, zero_point=0,
+        input=X, weight=W.to(torch.uint8),
+        packed_weight=pack_weight(W.to(torch.uint8)), code_scale=0.1, zero_point=0,
         mean=SIX, scale=SIX, bias=SIX, residual=None, relu=False,
         stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1)
     with pytest.raises((ValueError, RuntimeError), match=message):

@@ -50,12 +50,18 @@ struct Codes {
   int zero_point;
 };
 
-// output = epilogue(-scale * sum |input code - weight code|), all NCHW; a
-// float input is rounded to codes first.
+// Weight codes in the order of the kernels of this processor.
+int64_t packed_codes_size(const Conv2dGeometry& geometry);  // bytes
+void pack_codes(const Conv2dGeometry& geometry, const uint8_t* weight,
+                uint8_t* packed);
+
+// output = epilogue(-scale * sum |input code - weight code|), NCHW; a float
+// input is rounded to codes first.
 template <typename Input>  // uint8_t or float
 void adder_conv2d_u8(
-    const Conv2dGeometry& geometry, const Input* input, const uint8_t* weight,
-    const Codes& codes, const Epilogue& epilogue, float* output);
+    const Conv2dGeometry& geometry, const Input* input,
+    const uint8_t* packed_weight, const Codes& codes,
+    const Epilogue& epilogue, float* output);
 
 // grad_input = sum grad_output * clip(weight - input, -1, 1), or sign; NCHW.
 void adder_conv2d_input_grad_f32(

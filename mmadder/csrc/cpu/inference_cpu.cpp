@@ -61,18 +61,28 @@ class EpilogueTensors {
 };
 
 at::Tensor empty_packed_weight(const at::Tensor& weight, int64_t groups) {
-  return at::empty({cpu::packed_weight_size(weight_geometry(weight, groups))},
+  const auto g = weight_geometry(weight, groups);
+  return at::empty({weight.scalar_type() == at::kByte
+                        ? cpu::packed_codes_size(g)
+                        : cpu::packed_weight_size(g)},
                    weight.options());
 }
 
 at::Tensor adder_conv2d_pack_weight(const at::Tensor& weight,
                                     int64_t groups) {
-  check_floats("adder_conv2d_pack_weight", "weight", weight, weight.sizes());
+  const bool codes = weight.scalar_type() == at::kByte;
+  if (!codes)
+    check_floats(
+        "adder_conv2d_pack_weight", "weight", weight, weight.sizes());
   const auto g = weight_geometry(weight, groups);
   const auto packed = empty_packed_weight(weight, groups);
-  cpu::pack_weight(
-      g, cpu::kMax, weight.contiguous().const_data_ptr<float>(),
-      packed.mutable_data_ptr<float>());
+  const auto w = weight.contiguous();
+  if (codes)
+    cpu::pack_codes(g, w.const_data_ptr<uint8_t>(),
+                    packed.mutable_data_ptr<uint8_t>());
+  else
+    cpu::pack_weight(g, cpu::kMax, w.const_data_ptr<float>(),
+                     packed.mutable_data_ptr<float>());
   return packed;
 }
 
@@ -109,8 +119,8 @@ at::Tensor adder_conv2d_fused(
 }
 
 at::Tensor adder_conv2d_int8(
-    const at::Tensor& input, const at::Tensor& weight, double code_scale,
-    int64_t zero_point, const at::Tensor& mean, const at::Tensor& scale,
+    const at::Tensor& input, const at::Tensor& weight,
+    const at::Tensor& packed_weight, double code_scale, int64_t zero_point, const at::Tensor& mean, const at::Tensor& scale,
     const at::Tensor& bias, const std::optional<at::Tensor>& residual,
     bool relu, at::IntArrayRef stride, at::IntArrayRef padding,
     at::IntArrayRef dilation, int64_t groups) {
@@ -119,8 +129,8 @@ at::Tensor adder_conv2d_int8(
       input.sizes(), weight.sizes(), stride, padding, dilation, groups);
   if (skips_pixels(g))
     return adder_conv2d_int8(
-        met_pixels(g, input), weight, code_scale, zero_point, mean, scale,
-        bias, residual, relu, {1, 1}, padding, dilation, groups);
+        met_pixels(g, input), weight, packed_weight, code_scale, zero_point,
+        mean, scale, bias, residual, relu, {1, 1}, padding, dilation, groups);
   TORCH_CHECK(
       (input.scalar_type() == at::kByte ||
        input.scalar_type() == at::kFloat) && input.device().is_cpu(),
@@ -130,6 +140,11 @@ at::Tensor adder_conv2d_int8(
       weight.scalar_type() == at::kByte && weight.device().is_cpu(), op,
       ": weight must be uint8 codes on the CPU, got ", weight.scalar_type(),
       " on ", weight.device());
+  TORCH_CHECK_VALUE(
+      packed_weight.scalar_type() == at::kByte &&
+          packed_weight.sizes() ==
+              at::IntArrayRef({cpu::packed_codes_size(g)}),
+      op, ": packed_weight must be adder_conv2d_pack_weight(weight, groups)");
   TORCH_CHECK_VALUE(
       code_scale > 0 && std::isfinite(code_scale), op,
       ": code_scale must be positive and finite, got ", code_scale);
@@ -146,7 +161,7 @@ at::Tensor adder_conv2d_int8(
       at::empty({g.batch, g.out_channels, g.out_h, g.out_w}, mean.options());
   if (output.numel() == 0)
     return output;
-  const auto x = input.contiguous(), w = weight.contiguous();
+  const auto x = input.contiguous(), w = packed_weight.contiguous();
   const cpu::Codes codes{static_cast<float>(code_scale),
                          static_cast<int>(zero_point)};
   const auto run = [&](const auto* data) {

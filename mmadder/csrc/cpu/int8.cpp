@@ -90,7 +90,7 @@ void transpose_codes(const uint8_t (*rows)[kBlock], int64_t pixels,
 // Packs a region of codes to [block][pixel][64]. Borders are the code of
 // zero; channels that are not there are 0, as in the weights.
 template <typename Input>
-void pack_codes(const Input* image, int64_t channels, int64_t height,
+void pack_image(const Input* image, int64_t channels, int64_t height,
                 int64_t width, const Codes& codes, const Region& region,
                 uint8_t* packed) {
   const int64_t first = std::clamp<int64_t>(-region.column, 0, region.columns);
@@ -139,55 +139,62 @@ void pack_codes(const Input* image, int64_t channels, int64_t height,
 // Per group and block of output channels: [input block][tap][eight][output][8].
 class PackedCodes {
  public:
-  PackedCodes(const Conv2dGeometry& g, const Kernels& kernels,
-              const uint8_t* weight)
+  PackedCodes(const Conv2dGeometry& g, const Kernels& kernels)
       : g_(g),
         width_(kMaxVectors * kernels.byte_outputs),
-        eights_(ceil_div(g.in_channels_per_group(), kEight)),
-        data_(g.groups * out_blocks() * block_size()) {
-    at::parallel_for(
-        0, g.groups * out_blocks(), 1, [&](int64_t begin, int64_t end) {
-          for (int64_t i = begin; i < end; ++i)
-            pack(weight, i / out_blocks(), i % out_blocks());
-        });
-  }
+        eights_(ceil_div(g.in_channels_per_group(), kEight)) {}
 
+  int64_t size() const { return g_.groups * out_blocks() * block_size(); }
   int64_t width() const { return width_; }
   int64_t out_blocks() const {
     return ceil_div(g_.out_channels_per_group(), width_);
   }
+  void attach(const uint8_t* data) { data_ = data; }
   const uint8_t* block(int64_t group, int64_t out_block,
                        int64_t in_block) const {
-    return data_.data() +
-        (group * out_blocks() + out_block) * block_size() +
+    return data_ + (group * out_blocks() + out_block) * block_size() +
         in_block * kChannels * g_.taps() * width_;
+  }
+
+  void pack(const uint8_t* weight, uint8_t* packed) const {
+    std::memset(packed, 0, size());
+    const int64_t outputs = g_.out_channels_per_group();
+    at::parallel_for(
+        0, g_.out_channels, 16, [&](int64_t begin, int64_t end) {
+          for (int64_t oc = begin; oc < end; ++oc) {
+            const int64_t o = oc % outputs;
+            pack_filter(
+                weight + oc * g_.in_channels_per_group() * g_.taps(),
+                packed + o % width_ * kEight +
+                    (oc / outputs * out_blocks() + o / width_) *
+                        block_size());
+          }
+        });
   }
 
  private:
   int64_t block_size() const { return eights_ * kEight * g_.taps() * width_; }
 
-  void pack(const uint8_t* weight, int64_t group, int64_t out_block) {
-    const int64_t channels = g_.in_channels_per_group();
-    const int64_t outputs = g_.out_channels_per_group();
-    auto* out = const_cast<uint8_t*>(block(group, out_block, 0));
-    for (int64_t c = 0; c < channels; ++c) {
-      const int64_t b = c / kChannels, eights = num_eights(channels, b);
-      for (int64_t o = 0; o < std::min(width_, outputs - out_block * width_);
-           ++o) {
-        const uint8_t* in = weight +
-            ((group * outputs + out_block * width_ + o) * channels + c) *
-                g_.taps();
-        for (int64_t t = 0; t < g_.taps(); ++t)
-          out[(((b * kChannels / kEight * g_.taps() + t * eights +
-                 c % kChannels / kEight) *
-                width_) + o) * kEight + c % kEight] = in[t];
-      }
+  // One filter, (in_channels, taps), to its place among the outputs.
+  void pack_filter(const uint8_t* filter, uint8_t* out) const {
+    const int64_t channels = g_.in_channels_per_group(), taps = g_.taps();
+    for (int64_t e = 0; e < eights_; ++e) {
+      const int64_t block = e * kEight / kChannels;
+      const int64_t used = std::min<int64_t>(channels - e * kEight, kEight);
+      const int64_t eights = num_eights(channels, block);
+      uint8_t* target = out +
+          (block * kChannels * taps + e % (kChannels / kEight) * kEight) *
+              width_;
+      for (int64_t t = 0; t < taps; ++t)
+        for (int64_t k = 0; k < used; ++k)
+          target[t * eights * width_ * kEight + k] =
+              filter[(e * kEight + k) * taps + t];
     }
   }
 
   const Conv2dGeometry& g_;
   const int64_t width_, eights_;
-  std::vector<uint8_t> data_;  // of zeros
+  const uint8_t* data_ = nullptr;
 };
 
 // ------------------------------------------------------------------ tasks --
@@ -222,7 +229,7 @@ class Worker {
     image_ = ceil_div(channels, kChannels) * region_.pixels() * kBlockBytes;
     packed_.reserve(band.images * image_ / 4);
     for (int64_t n = 0; n < band.images; ++n)
-      pack_codes(conv.input + ((band.n + n) * g.in_channels +
+      pack_image(conv.input + ((band.n + n) * g.in_channels +
                                group * channels) * g.in_h * g.in_w,
                  channels, g.in_h, g.in_w, conv.codes, region_, packed(n));
     find_steps(g);
@@ -321,14 +328,25 @@ class Worker {
 
 }  // namespace
 
+int64_t packed_codes_size(const Conv2dGeometry& g) {
+  return PackedCodes(g, kernels()).size();
+}
+
+void pack_codes(const Conv2dGeometry& g, const uint8_t* weight,
+                uint8_t* packed) {
+  PackedCodes(g, kernels()).pack(weight, packed);
+}
+
 template <typename Input>
 void adder_conv2d_u8(
-    const Conv2dGeometry& geometry, const Input* input, const uint8_t* weight,
-    const Codes& codes, const Epilogue& epilogue, float* output) {
+    const Conv2dGeometry& geometry, const Input* input,
+    const uint8_t* packed_weight, const Codes& codes,
+    const Epilogue& epilogue, float* output) {
   const Images dense{nullptr, 0, 0, geometry.in_w, 1};
   const Conv2dGeometry g = flattened(geometry, dense);
   const Kernels& kernels = cpu::kernels();
-  const PackedCodes packed(g, kernels, weight);
+  PackedCodes packed(g, kernels);
+  packed.attach(packed_weight);
   const auto bands = make_bands(
       g.batch, g.out_h, g.out_w,
       band_positions(g.batch * g.out_h * g.out_w, kBandPositions));
