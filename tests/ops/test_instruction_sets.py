@@ -3,6 +3,7 @@ import importlib.util
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -33,19 +34,34 @@ def extension_path():
 
 # Without the package, whose other parts take minutes to import in qemu.
 CALL = '''
-import sys, torch
+import runpy, sys
+import torch
 torch.ops.load_library(sys.argv[1])
-x, w = torch.arange(9.).view(1, 1, 3, 3), torch.ones(1, 1, 2, 2)
-print(torch.ops.mmadder.adder_conv2d(
-    x, w, (1, 1), (0, 0), (1, 1), 1, 'exact', 'hardtanh').flatten().tolist())
+reference, geometries = map(runpy.run_path, sys.argv[2:])
+for geometry in geometries['GEOMETRIES']:
+    x, w, g = geometry.tensors()
+    arguments = geometry.arguments
+    expected = reference['adder_conv2d'](x, w, *arguments)
+    for mode in ('auto', 'exact', 'max'):
+        y = torch.ops.mmadder.adder_conv2d(x, w, *arguments, mode, 'sign')
+        torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-4)
+    expected, _ = reference['adder_conv2d_backward'](g, x, w, *arguments)
+    grad = torch.ops.mmadder.adder_conv2d_input_grad(
+        g, x, w, *arguments, 'hardtanh')
+    torch.testing.assert_close(grad, expected, rtol=1e-4, atol=2e-3)
 '''
-ANSWER = '[-6.0, -8.0, -16.0, -20.0]'
+
+
+def call(isa=None, prefix=()):
+    """Loads the binary and compares its kernels with the reference."""
+    return run_python(
+        '-c', CALL, extension_path(), ROOT / 'mmadder/ops/reference.py',
+        ROOT / 'tests/geometries.py', isa=isa, prefix=prefix)
 
 
 def supported(isa='none', prefix=()):
     """Names of the kernels that run here, best first, from the error."""
-    message = run_python(
-        '-c', CALL, extension_path(), isa=isa, prefix=prefix).stderr
+    message = call(isa, prefix).stderr
     found = re.search(
         rf'MMADDER_CPU_ISA={isa} is not supported here; this processor '
         r'runs: ([\w, ]+)', message)
@@ -73,7 +89,7 @@ def test_kernels_by_request(unit, isas):
         pytest.skip(f'{isa} kernels run in this process')
     folder = Path(__file__).parent
     result = run_python(
-        '-m', 'pytest', '-q', '-x', '-c', ROOT / 'pyproject.toml',
+        '-m', 'pytest', '-q', '-c', ROOT / 'pyproject.toml',
         '--hypothesis-profile=few', folder / 'test_random_geometries.py',
         folder / 'test_edge_values.py', isa=isa)
     assert result.returncode == 0, result.stdout[-4000:]
@@ -149,21 +165,25 @@ def functions_by_unit(binary):
     return functions
 
 
-def test_extended_instructions_stay_in_their_units():
-    need('objdump', 'readelf')
-    binary = extension_path()
+def strays(binary):
+    """Functions outside their units with instructions beyond x86-64."""
     functions = functions_by_unit(binary)
     allowed = {unit.name for unit in UNITS} - BASELINE
-    extended = functions_with_extensions(binary)
-    assert extended, 'the check looks for the wrong thing'
-    strays = []
-    for address, instruction in extended.items():
+    found = []
+    for address, instruction in functions_with_extensions(binary).items():
         unit, name = functions.get(address, (None, hex(address)))
         entry = re.fullmatch(r'mmadder::cpu::(\w+)_kernels\(\).*', name)
         owner = f'kernels_{entry[1]}.cpp' if entry else unit
         if owner not in allowed:
-            strays.append(f'{name} in {owner}: {instruction}')
-    assert not strays, '\n'.join(strays)
+            found.append(f'{name} in {owner}: {instruction}')
+    return found
+
+
+def test_extended_instructions_stay_in_their_units():
+    need('objdump', 'readelf')
+    binary = extension_path()
+    assert functions_with_extensions(binary), 'there are vector kernels'
+    assert not strays(binary)
 
 
 @pytest.mark.parametrize('unit', UNITS, ids=lambda unit: unit.stem)
@@ -189,3 +209,50 @@ def test_units_share_nothing(unit, tmp_path):
     shared = [name for kind, name in symbols if kind in 'ABCDGRSTVWuvwi'
               and not name.startswith('DW.ref.')]
     assert shared == [f'mmadder::cpu::{unit.stem.partition("_")[2]}_kernels()']
+
+
+def test_the_check_sees_a_stray(tmp_path):
+    """The same function once more, in a file that is no unit."""
+    need('gcc', 'objdump', 'readelf')
+    source = tmp_path / 'driver.c'
+    source.write_text('void twice(float *x, int n) '
+                      '{ for (int i = 0; i < n; ++i) x[i] *= 2; }')
+    for flag, count in (('-mavx2', 1), ('-msse2', 0)):
+        subprocess.run(['gcc', '-shared', '-fPIC', '-O3', flag, source, '-o',
+                        tmp_path / 'driver.so'], check=True)
+        assert len(strays(tmp_path / 'driver.so')) == count
+
+
+# -------------------------------------------------------------- emulation --
+
+
+def qemu(cpu):
+    if not X86 or shutil.which('qemu-x86_64') is None:
+        pytest.skip('qemu-x86_64 was not found (apt-get install qemu-user)')
+    return 'qemu-x86_64', '-cpu', cpu
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('cpu, expected', [
+    ('Nehalem', ['portable']),  # of 2008: SSE4.2, no AVX
+    ('Haswell', ['avx2', 'portable']),  # no AVX-512
+])
+def test_old_processors_in_qemu(cpu, expected):
+    """Other instructions than the processor's own end the process there."""
+    prefix = qemu(cpu)
+    assert supported(prefix=prefix) == expected
+    result = call(prefix=prefix)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.slow
+def test_qemu_refuses_what_an_old_processor_lacks(tmp_path):
+    need('gcc')
+    source = tmp_path / 'main.c'
+    source.write_text('int main(void) '
+                      '{ __asm__("vxorps %ymm0, %ymm0, %ymm0"); return 0; }')
+    program = tmp_path / 'main'
+    subprocess.run(['gcc', source, '-o', program], check=True)
+    returned = [subprocess.run([*qemu(cpu), program]).returncode
+                for cpu in ('Nehalem', 'Haswell')]
+    assert returned == [-signal.SIGILL, 0]
