@@ -85,7 +85,6 @@ class ResNet18:
             neck=dict(type='GlobalAveragePooling'),
             head=dict(type='LinearClsHead', num_classes=1000,
                       in_channels=512)))
-        model.init_weights()
         return fit_batch_norms(model, self.images())
 
     def cnn(self):
@@ -141,7 +140,6 @@ class ResNet20Training:
         torch.manual_seed(0)
         backbone = MODELS.build(dict(
             type='AdderResNetCIFAR', depth=20, conv_cfg=conv_cfg))
-        backbone.init_weights()
         head = nn.Linear(64, 10)
         optimizer = torch.optim.SGD(
             [*backbone.parameters(), *head.parameters()], lr=0.1,
@@ -192,7 +190,6 @@ class FasterRCNN:
             Path(config_folder(), '_base_', 'models', self.config)).model
         config.backbone.conv_cfg = config.neck.conv_cfg = conv_cfg
         model = MMDET_MODELS.build(config)
-        model.init_weights()
         inputs = model.data_preprocessor(self.data())['inputs']
         return fit_batch_norms(model, inputs)
 
