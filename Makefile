@@ -3,12 +3,13 @@ PYTHON ?= python3.11
 VENV ?= .venv
 WORK_DIR ?= work_dirs/quickstart
 
-.PHONY: help setup quickstart test test-slow clean
+.PHONY: help setup quickstart test test-slow test-sanitized clean
 
 help:
 	@echo 'make quickstart   set up, train an adder Faster R-CNN on digit scenes, evaluate, draw'
 	@echo 'make test         set up, run the tests'
 	@echo 'make test-slow    set up, run the slow tests'
+	@echo 'make test-sanitized   set up, run the operators'"'"' tests under AddressSanitizer and UBSan'
 	@echo 'make setup        only set up: $(VENV) with the pinned stack and our extension'
 	@echo 'make clean        remove what quickstart and builds wrote, not $(VENV)'
 
@@ -25,6 +26,10 @@ test: setup
 
 test-slow: setup
 	$(VENV)/bin/python -m pytest -q --durations=10 -m slow
+
+# Compiles into build/sanitized; the normal extension stays as it is.
+test-sanitized: setup
+	$(VENV)/bin/python tools/test_sanitized.py
 
 clean:
 	rm -rf $(WORK_DIR) build mmadder.egg-info mmadder/_C.*.so

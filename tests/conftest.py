@@ -6,6 +6,14 @@ import cv2
 import mmengine
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# The same examples in every run, however slow the machine. A sanitized build
+# takes --hypothesis-profile=few.
+PROFILE = dict(derandomize=True, database=None, deadline=None)
+settings.register_profile('many', max_examples=400, **PROFILE)
+settings.register_profile('few', max_examples=100, **PROFILE)
+settings.load_profile('many')
 
 SPLITS = dict(train=6, val=3, test=3)
 CLASSES = tuple('0123456789')

@@ -1,144 +1,165 @@
-"""Times adder_conv2d beside conv2d and unfold + cdist on ResNet-18's layers.
+"""Times adder convolutions and adder networks beside their peers.
 
-All candidates run in turn, round by round, in one process; the table gives
-the median of each and ratios, which drift less than absolute times. Forward
-and backward are timed apart; backward includes both gradients.
+Operators (the default) on the layers of a network, or whole models. All
+candidates run in turn, round by round, in one process that keeps its freed
+memory; the tables give medians and ratios, which drift less than times do.
+faiss is a peer where it is installed.
 
-Example:
-    python tools/benchmark.py --batch 4 --threads 2 --json benchmark.json
+Examples:
+    python tools/benchmark.py                     # what the targets speak of
+    python tools/benchmark.py --layers resnet18 fpn --what forward --batch 1
+    python tools/benchmark.py --threads 1 2 --memory --json operators.json
+    python tools/benchmark.py --models            # all, a few minutes
+    python tools/benchmark.py --models resnet18 --no-compile
 """
 import argparse
 import json
 import os
-import statistics
+import platform
 import sys
-import time
 
 # Memory that malloc returns to the system is faulted in again at every call,
 # which costs whoever allocates most, not whoever computes most.
 MALLOC = dict(MALLOC_MMAP_MAX_='0', MALLOC_TRIM_THRESHOLD_='4000000000',
               MALLOC_TOP_PAD_='67108864')
 
-# name: (in channels, in size, out channels, kernel, stride)
-RESNET18 = {
-    'layer1 3x3': (64, 56, 64, 3, 1),
-    'layer2 3x3 /2': (64, 56, 128, 3, 2),
-    'layer2 1x1 /2': (64, 56, 128, 1, 2),
-    'layer2 3x3': (128, 28, 128, 3, 1),
-    'layer3 3x3 /2': (128, 28, 256, 3, 2),
-    'layer3 1x1 /2': (128, 28, 256, 1, 2),
-    'layer3 3x3': (256, 14, 256, 3, 1),
-    'layer4 3x3 /2': (256, 14, 512, 3, 2),
-    'layer4 1x1 /2': (256, 14, 512, 1, 2),
-    'layer4 3x3': (512, 7, 512, 3, 1),
-}
-
 
 def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument('--batch', type=int, default=4, help='images')
-    parser.add_argument('--threads', type=int, default=1)
+    parser.add_argument(
+        '--layers', nargs='+', choices=SHAPE_SETS, default=['targets'],
+        help='whose layers (default: targets, of several networks)')
+    parser.add_argument(
+        '--what', nargs='+', choices=operators.GROUPS,
+        default=list(operators.GROUPS),
+        help='kinds of calls (default: all)')
+    parser.add_argument(
+        '--models', nargs='*', choices=models.BENCHMARKS,
+        help='whole models instead of operators (default: all)')
+    parser.add_argument(
+        '--no-compile', action='store_true',
+        help='models: leave out torch.compile, which takes minutes')
+    parser.add_argument('--batch', type=int,
+                        help='images per layer (default: as in training '
+                        'or inference of the network)')
+    parser.add_argument('--threads', type=int, nargs='+', default=[1],
+                        help='one number, or several to compare (default: 1)')
     parser.add_argument('--rounds', type=int, default=7)
-    parser.add_argument('--layers', default='',
-                        help='only layers whose name holds this text')
+    parser.add_argument('--memory', action='store_true',
+                        help='also the peak memory of each call')
     parser.add_argument('--json', metavar='FILE', help='write figures here')
     args = parser.parse_args()
-    for name in ('batch', 'threads', 'rounds'):
-        if getattr(args, name) < 1:
+    for name in ('batch', 'rounds'):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
             parser.error(f'--{name} must be at least 1')
+    if min(args.threads) < 1:
+        parser.error('--threads must be at least 1')
+    if args.batch and 'targets' in args.layers:
+        parser.error('--batch: the layers of "targets" have batches of their '
+                     'own; choose others with --layers')
+    if args.models == []:
+        args.models = list(models.BENCHMARKS)
     return args
 
 
-def cdist_conv2d(input, weight, stride, padding):
-    """The adder convolution without this package: unfold and cdist(p=1)."""
-    size = [(extent + 2 * padding - weight.shape[-1]) // stride + 1
-            for extent in input.shape[2:]]
-    columns = torch.nn.functional.unfold(
-        input, weight.shape[2:], stride=stride, padding=padding)
-    distances = torch.cdist(columns.transpose(1, 2).flatten(0, 1),
-                            weight.flatten(1), p=1)
-    return -distances.view(len(input), *size, -1).permute(0, 3, 1, 2)
+def processor():
+    """Its name, as Linux gives it."""
+    try:
+        with open('/proc/cpuinfo') as file:
+            names = [line.partition(':')[2].strip() for line in file
+                     if line.startswith('model name')]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor()
 
 
-def median_times(candidates, rounds, least=0.02):
-    """Median seconds of each callable, interleaved round by round."""
-    repeats = []
-    for run in candidates:
-        run()
-        start = time.perf_counter()
-        run()
-        repeats.append(max(1, int(least / (time.perf_counter() - start))))
-    times = [[] for _ in candidates]
-    for _ in range(rounds):
-        for run, count, taken in zip(candidates, repeats, times):
-            start = time.perf_counter()
-            for _ in range(count):
-                run()
-            taken.append((time.perf_counter() - start) / count)
-    return [statistics.median(taken) for taken in times]
-
-
-def measure(batch, rounds, in_channels, size, out_channels, kernel, stride):
-    """Seconds of each candidate for one layer, forward and backward."""
-    padding = kernel // 2
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(batch, in_channels, size, size, generator=generator)
-    x = x.relu().requires_grad_()
-    w = torch.randn(out_channels, in_channels, kernel, kernel,
-                    generator=generator, requires_grad=True)
-    layers = dict(
-        conv2d=lambda: torch.nn.functional.conv2d(x, w, None, stride, padding),
-        adder=lambda: adder_conv2d(x, w, None, stride, padding),
-        cdist=lambda: cdist_conv2d(x, w, stride, padding))
-    outputs = {name: layer() for name, layer in layers.items()}
-    grad = torch.randn(outputs['adder'].shape, generator=generator)
-
-    def backward(output):
-        return lambda: torch.autograd.grad(
-            output, (x, w), grad, retain_graph=True)
-
+def measure_layers(layers, threads, args):
+    """{layer: {candidate: seconds}} with a number of threads."""
+    torch.set_num_threads(threads)
+    results = {}
     with torch.no_grad():
-        forward_times = median_times(list(layers.values()), rounds)
-    backward_times = median_times(
-        [backward(output) for output in outputs.values()], rounds)
-    return {direction: dict(zip(layers, times)) for direction, times in (
-        ('forward', forward_times), ('backward', backward_times))}
+        for layer in layers:
+            results[layer] = timing.median_times(
+                operators.calls(layer, args.what), args.rounds)
+            progress(f'{threads} thread(s): {layer}')
+    progress('')
+    return results
+
+
+def measure_memory(layers, args):
+    """{layer: {candidate: bytes}} with the first number of threads."""
+    torch.set_num_threads(args.threads[0])
+    with torch.no_grad():
+        return {layer: {
+            name: timing.peak_memory(call)
+            for name, call in operators.calls(layer, args.what).items()}
+            for layer in layers}
+
+
+def progress(text):
+    if sys.stderr.isatty():
+        print(f'\r\033[K{text}', end='', file=sys.stderr, flush=True)
+
+
+def run_operators(args):
+    """Measure, print; the figures as JSON takes them."""
+    figures = {}
+    for name in args.layers:
+        make = SHAPE_SETS[name]
+        layers = make(args.batch) if args.batch else make()
+        by_threads = {threads: measure_layers(layers, threads, args)
+                      for threads in dict.fromkeys(args.threads)}
+        for threads, results in by_threads.items():
+            print(f'\n# Layers of {name}, {threads} thread(s)', end='')
+            show(tables.operator_table(results, args.what))
+            if name == 'targets' and threads == 1:
+                show(tables.target_lines(results))
+        if len(by_threads) > 1:
+            show(tables.scaling_lines(by_threads, args.what))
+        figures[name] = dict(seconds={
+            threads: {str(layer): times for layer, times in results.items()}
+            for threads, results in by_threads.items()})
+        if args.memory:
+            memory = measure_memory(layers, args)
+            show(tables.memory_table(memory))
+            figures[name]['peak_bytes'] = {
+                str(layer): row for layer, row in memory.items()}
+    return figures
+
+
+def run_models(args):
+    figures = {}
+    for name in args.models:
+        for benchmark in models.BENCHMARKS[name]():
+            for threads in dict.fromkeys(args.threads):
+                torch.set_num_threads(threads)
+                calls, missing = models.calls(
+                    benchmark, compiled=not args.no_compile)
+                times = timing.median_times(calls, args.rounds)
+                memory = {variant: timing.peak_memory(call) for variant, call
+                          in calls.items()} if args.memory else {}
+                print(f'\n# {threads} thread(s)', end='')
+                show(tables.model_table(benchmark, times, missing, memory))
+                figures[f'{benchmark.title}, {threads} thread(s)'] = dict(
+                    seconds=times, peak_bytes=memory, missing=missing)
+    return figures
+
+
+def show(lines):
+    print(*lines, sep='\n', flush=True)
 
 
 def main():
     args = parse_args()
-    torch.set_num_threads(args.threads)
-    print(f'ResNet-18 layers, batch {args.batch}, {args.threads} thread(s), '
-          f'float32, {torch.__version__}')
-    print(f'{"":14} {"forward":^38} {"backward":^38}')
-    heading = f'{"adder ms":>10}{"conv2d/adder":>14}{"cdist/adder":>14}'
-    print(f'{"layer":14} {heading} {heading}')
-    results = {}
-    for name, layer in RESNET18.items():
-        if args.layers not in name:
-            continue
-        results[name] = measure(args.batch, args.rounds, *layer)
-        line = f'{name:14} '
-        for times in results[name].values():
-            line += (f'{1e3 * times["adder"]:10.2f}'
-                     f'{times["conv2d"] / times["adder"]:14.2f}'
-                     f'{times["cdist"] / times["adder"]:14.1f} ')
-        print(line, flush=True)
-    if not results:
-        sys.exit(f'no layer has {args.layers!r} in its name; '
-                 f'there are: {", ".join(RESNET18)}')
-    line = f'{"geometric mean":14} '
-    for direction in ('forward', 'backward'):
-        means = [statistics.geometric_mean(
-            times[direction][peer] / times[direction]['adder']
-            for times in results.values()) for peer in ('conv2d', 'cdist')]
-        line += f'{"":10}{means[0]:14.2f}{means[1]:14.1f} '
-    print(line)
+    machine = dict(processor=processor(), torch=torch.__version__,
+                   mmadder=mmadder.__version__)
+    print(', '.join(f'{key} {value}' for key, value in machine.items()))
+    figures = run_models(args) if args.models else run_operators(args)
     if args.json:
         with open(args.json, 'w') as file:
-            json.dump(dict(arguments=vars(args), seconds=results), file,
-                      indent=1)
+            json.dump(dict(arguments=vars(args), machine=machine,
+                           figures=figures), file, indent=1)
 
 
 if __name__ == '__main__':
@@ -147,5 +168,7 @@ if __name__ == '__main__':
                   dict(os.environ, **MALLOC))
     import torch
 
-    from mmadder.ops import adder_conv2d
+    import mmadder
+    from mmadder.benchmark import models, operators, tables, timing
+    from mmadder.benchmark.shapes import SHAPE_SETS
     main()

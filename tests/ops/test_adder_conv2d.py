@@ -1,6 +1,4 @@
 """The operators against the reference, torch's own checks and bad input."""
-import os
-import subprocess
 import sys
 
 import pytest
@@ -182,7 +180,7 @@ def test_nan_and_infinity():
         assert grad.isnan().sum() == 1
 
 
-# -------------------------------------------------------- threads and ISA --
+# --------------------------------------------------------------- threads --
 
 
 @pytest.mark.parametrize('batch', [1, 6])
@@ -204,45 +202,6 @@ def test_threads_do_not_change_a_bit(batch):
     for result in results[1:]:
         for a, b in zip(results[0], result):
             assert torch.equal(a, b)
-
-
-ISA_SCRIPT = """
-import torch
-from geometries import GEOMETRIES
-from mmadder.ops import adder_conv2d, reference
-for geometry in GEOMETRIES:
-    x, w, g = geometry.tensors()
-    for t in (x, w):
-        t.requires_grad_()
-    for form in ('hardtanh', 'sign'):
-        y = adder_conv2d(x, w, None, *geometry.arguments, input_gradient=form)
-        grads = torch.autograd.grad(y, (x, w), g)
-        expected = reference.adder_conv2d(x, w, *geometry.arguments)
-        torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-4)
-        expected = reference.adder_conv2d_backward(
-            g, x, w, *geometry.arguments, form)
-        torch.testing.assert_close(grads, expected, rtol=1e-4, atol=2e-3)
-"""
-
-
-def run_with_isa(isa):
-    environment = dict(os.environ, MMADDER_CPU_ISA=isa, PYTHONPATH=
-                       os.pathsep.join(p for p in sys.path if p))
-    return subprocess.run(
-        [sys.executable, '-c', ISA_SCRIPT], env=environment,
-        capture_output=True, text=True)
-
-
-def test_portable_kernels():
-    """The best kernels run everywhere above; these by request."""
-    result = run_with_isa('portable')
-    assert result.returncode == 0, result.stderr
-
-
-def test_unknown_instruction_set_is_refused():
-    result = run_with_isa('mmx')
-    assert result.returncode != 0
-    assert 'MMADDER_CPU_ISA=mmx is not supported' in result.stderr
 
 
 # --------------------------------------------------- dispatcher and graph --

@@ -1,0 +1,68 @@
+"""Medians of interleaved rounds, and the memory that one call takes."""
+import ctypes
+import math
+import os
+import statistics
+import sys
+import time
+
+
+def median_times(candidates, rounds, least=0.02, most=4., synchronize=None):
+    """Median seconds of each callable, all of them run in turn.
+
+    A round runs each candidate for at least `least` seconds, so drift of the
+    machine meets all of them alike. A slow one sits out once it has had
+    three rounds and `most` seconds.
+
+    Args:
+        candidates (dict[str, callable]): without arguments.
+        rounds (int): at most.
+        synchronize (callable, optional): waits for what a candidate has
+            started, on devices that run behind.
+    Returns:
+        dict[str, float]
+    """
+
+    def seconds(run, count=1):
+        start = time.perf_counter()
+        for _ in range(count):
+            run()
+        if synchronize:
+            synchronize()
+        return (time.perf_counter() - start) / count
+
+    repeats, turns = {}, {}
+    for name, run in candidates.items():
+        first = seconds(run)  # also what is set up once
+        taken = first if first > most / 3 else seconds(run)
+        repeats[name] = max(1, math.ceil(least / taken))
+        turns[name] = min(rounds, max(3, int(most / taken)))
+    times = {name: [] for name in candidates}
+    for turn in range(rounds):
+        for name, run in candidates.items():
+            if turn < turns[name]:
+                times[name].append(seconds(run, repeats[name]))
+    return {name: statistics.median(taken) for name, taken in times.items()}
+
+
+def peak_memory(call):
+    """Bytes that a call needs at its peak, its result included (Linux).
+
+    What earlier calls have freed is given back to the system before, so it
+    counts again; what they keep, such as a library's prepared code, does not.
+    """
+    call()
+    ctypes.CDLL(None).malloc_trim(0)
+    with open('/proc/self/clear_refs', 'w') as file:
+        file.write('5')  # the peak starts from now
+    before = _memory('VmRSS')
+    call()
+    return _memory('VmHWM') - before
+
+
+def _memory(name):
+    with open('/proc/self/status') as file:
+        for line in file:
+            if line.startswith(name):
+                return 1024 * int(line.split()[1])
+    raise RuntimeError(f'/proc/self/status has no {name}')
