@@ -35,16 +35,18 @@ at::Tensor adder_conv2d_weight_grad(
       "adder_conv2d_weight_grad: grad_output has shape ", grad_output.sizes(),
       ", expected [", g.batch, ", ", g.out_channels, ", ", g.out_h, ", ",
       g.out_w, "]");
-  if (input.numel() == 0)
+  if (g.batch == 0)
     return at::zeros_like(weight);
   const auto dtype =
       weight.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   const auto grad = grad_output.to(dtype), w = weight.to(dtype);
   const NoTF32 guard;
-  auto grad_weight = std::get<1>(at::convolution_backward(
-      grad, input.to(dtype), w, c10::nullopt, stride, padding, dilation,
-      /*transposed=*/false, /*output_padding=*/{0, 0}, groups,
-      {false, true, false}));
+  auto grad_weight = input.numel() == 0  // all padding
+      ? at::zeros_like(w)
+      : std::get<1>(at::convolution_backward(
+            grad, input.to(dtype), w, c10::nullopt, stride, padding, dilation,
+            /*transposed=*/false, /*output_padding=*/{0, 0}, groups,
+            {false, true, false}));
   const auto grad_sum = grad.sum(at::IntArrayRef({0, 2, 3}));
   return grad_weight.addcmul_(w, grad_sum.view({-1, 1, 1, 1}), -1)
       .to(weight.scalar_type());

@@ -16,7 +16,8 @@ OPS = torch.ops.mmadder
 
 @pytest.mark.parametrize('mode', MODES)
 def test_denormals_are_not_flushed(mode):
-    """Sums of denormals are exact: multiples of the smallest one."""
+    """Sums of denormals are multiples of the smallest one, hence exact; the
+    max form halves some of them first."""
     smallest = 2.**-149
     generator = torch.Generator().manual_seed(0)
     x, w = (torch.randint(-999, 999, shape, generator=generator) * smallest
@@ -24,7 +25,8 @@ def test_denormals_are_not_flushed(mode):
     y = adder_conv2d(x, w, padding=1, mode=mode)
     expected = reference.adder_conv2d(x.double(), w.double(), padding=1)
     assert 0 < y.abs().max() < torch.finfo(torch.float32).tiny
-    assert torch.equal(y.double(), expected)
+    terms = 0 if mode == 'exact' else 162
+    assert (y.double() - expected).abs().max() <= terms * smallest
 
 
 def test_gradients_of_denormals():

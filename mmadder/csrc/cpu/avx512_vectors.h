@@ -51,6 +51,7 @@ void transpose_registers(__m512 (&r)[16]) {
 struct Vector {
   typedef __m512 type;
   static constexpr int lanes = 16;
+  static constexpr bool clip_hides_nan = true;
 
   static type zero() { return _mm512_setzero_ps(); }
   static type set(float a) { return _mm512_set1_ps(a); }

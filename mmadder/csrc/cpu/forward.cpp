@@ -52,8 +52,8 @@ class Worker {
                band.column * g.stride_w - g.pad_w,
                (band.columns - 1) * g.stride_w +
                    (g.kernel_w - 1) * g.dilation_w + 1,
-               g.stride_w};
-    image_ = num_blocks(g.in_channels_per_group()) * region_.plane();
+               band.columns > 1 ? g.stride_w : 1};
+    image_ = packed_floats(region_, num_blocks(g.in_channels_per_group()));
     pack(conv, task);
     find_steps(g);
     if (conv.form == kMax)

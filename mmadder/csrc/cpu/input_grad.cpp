@@ -44,8 +44,8 @@ std::vector<std::pair<int64_t, int64_t>> phase_taps(
 std::vector<Phase> make_phases(const Conv2dGeometry& g) {
   std::vector<Phase> phases;
   int64_t offset = 0;
-  for (int64_t r = 0; r < g.stride_h; ++r)
-    for (int64_t c = 0; c < g.stride_w; ++c) {
+  for (int64_t r = 0; r < std::min(g.stride_h, g.in_h); ++r)
+    for (int64_t c = 0; c < std::min(g.stride_w, g.in_w); ++c) {
       Phase phase{r, c, {}, offset};
       for (const auto& [kh, oh] : phase_taps(
                r, g.kernel_h, g.stride_h, g.pad_h, g.dilation_h))
@@ -198,8 +198,8 @@ class Worker {
                          g.in_channels_per_group()) - first_channel_;
     image_ = ceil_div(channels_, std::max<int64_t>(kBlock, width)) *
         std::max<int64_t>(kBlock, width) / kBlock * region_.plane();
-    grad_image_ =
-        num_blocks(g.out_channels_per_group()) * grad_region_.plane();
+    grad_image_ = packed_floats(
+        grad_region_, num_blocks(g.out_channels_per_group()));
     pack(gradient, task);
     float* result = result_.reserve(band.images * image_);
     std::fill(result, result + band.images * image_, 0.f);
@@ -332,6 +332,13 @@ class Worker {
   Buffer grad_, input_, result_;
 };
 
+bool has_nan(const float* values, int64_t size) {
+  int found = 0;
+  for (int64_t i = 0; i < size; ++i)
+    found |= values[i] != values[i];
+  return found;
+}
+
 // Narrow images fill a tile with two vectors of channels.
 int choose_vectors(const Conv2dGeometry& g, const Kernels& kernels) {
   const int64_t columns = ceil_div(g.in_w, g.stride_w);
@@ -348,7 +355,12 @@ void adder_conv2d_input_grad_f32(
     const Images& input, const float* weight, InputGradient slope,
     float* grad_input) {
   const Conv2dGeometry g = flattened(geometry, grad_output, input);
-  const Kernels& kernels = cpu::kernels();
+  const Kernels& kernels = slope == kHardtanh &&
+          cpu::kernels().clip_hides_nan &&
+          has_nan(weight, g.out_channels * g.in_channels_per_group() *
+                              g.taps())
+      ? portable_kernels()
+      : cpu::kernels();
   const int vectors = choose_vectors(g, kernels);
   const auto phases = make_phases(g);
   PackedWeight packed(g, kernels, vectors, phases);

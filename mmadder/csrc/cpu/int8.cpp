@@ -224,9 +224,9 @@ class Worker {
                band.column * g.stride_w - g.pad_w,
                (band.columns - 1) * g.stride_w +
                    (g.kernel_w - 1) * g.dilation_w + 1,
-               g.stride_w};
+               band.columns > 1 ? g.stride_w : 1};
     const int64_t channels = g.in_channels_per_group();
-    image_ = ceil_div(channels, kChannels) * region_.pixels() * kBlockBytes;
+    image_ = 4 * packed_floats(region_, ceil_div(channels, kChannels));
     packed_.reserve(band.images * image_ / 4);
     for (int64_t n = 0; n < band.images; ++n)
       pack_image(conv.input + ((band.n + n) * g.in_channels +

@@ -94,6 +94,7 @@ using L1DistanceU8Kernel = void (*)(
 struct Kernels {
   const char* name;
   int lanes;                             // floats in a vector
+  bool clip_hides_nan;                   // of the weight, in input_grad
   int forward_tile[kMaxVectors + 1];     // most positions, by vectors
   int input_grad_tile[kMaxVectors + 1];  // 0: no such kernel
   L1DistanceKernel l1_distance[kNumForms][kMaxVectors + 1][kMaxTile + 1];

@@ -47,6 +47,7 @@ void transpose_8x8(
 struct Vector {
   typedef __m256 type;
   static constexpr int lanes = 8;
+  static constexpr bool clip_hides_nan = false;
 
   static type zero() { return _mm256_setzero_ps(); }
   static type set(float a) { return _mm256_set1_ps(a); }

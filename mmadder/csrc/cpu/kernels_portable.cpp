@@ -12,6 +12,7 @@ struct Vector {
   typedef float type __attribute__((vector_size(16)));
   typedef int32_t mask __attribute__((vector_size(16)));
   static constexpr int lanes = 4;
+  static constexpr bool clip_hides_nan = false;
 
   static type zero() { return type{}; }
   static type set(float a) { return type{} + a; }

@@ -32,8 +32,10 @@ class Buffer {
   float* reserve(int64_t floats) {
     if (floats > size_) {
       release();
-      data_ = static_cast<float*>(
-          ::operator new(floats * sizeof(float), kAlignment));
+      data_ = static_cast<float*>(::operator new(
+          floats * sizeof(float), kAlignment, std::nothrow));
+      TORCH_CHECK(data_, "adder_conv2d: no memory for ",
+                  floats * sizeof(float), " bytes of a packed image");
       size_ = floats;
     }
     return data_;
@@ -146,6 +148,18 @@ struct Region {
     return r * row_pixels() + c % phases * phase_columns() + c / phases;
   }
 };
+
+// Floats of `blocks` blocks of a region; an error if windows far apart make it
+// too large to be meant.
+inline int64_t packed_floats(const Region& region, int64_t blocks) {
+  const double floats = double(region.rows) * double(region.row_pixels()) *
+      double(blocks) * kBlock;
+  TORCH_CHECK(
+      floats < 1e12, "adder_conv2d: a packed image of ", region.rows, " x ",
+      region.columns, " pixels is too large; are stride, dilation or padding "
+      "meant?");
+  return static_cast<int64_t>(floats);
+}
 
 // Packs a region, less a shift for each channel, to [block][pixel][16].
 // shift: (16 * blocks); borders are 0 - shift, missing channels 0 - shift.
