@@ -15,7 +15,7 @@ TARGETS = [
     ('1x1 max', 1, 'max', 1.5, 0),
 ]
 PEER_TARGETS = [('max', 'faiss', 2.5), ('max', 'cdist', 30.)]
-LABEL = 26
+LABEL = 36
 
 
 def ratios(results, candidate, kernel=None, least_channels=1,
