@@ -84,7 +84,8 @@ def make_extension():
     flags = ['-O3', '-std=c++17', '-fvisibility=hidden', '-fopenmp']
     settings = dict(
         name='mmadder._C',
-        depends=glob(f'{CSRC}/**/*.h', recursive=True),
+        depends=(glob(f'{CSRC}/**/*.h', recursive=True) +
+                 glob(f'{CSRC}/**/*.cuh', recursive=True)),
         extra_link_args=['-fopenmp'])
     if reason:
         return CppExtension(sources=sorted(sources),
