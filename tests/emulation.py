@@ -17,7 +17,7 @@ FORMS = ['hardtanh', 'sign']
 ORDERS = ['up', 'down', 'shuffled']
 SANITIZERS = {
     None: [],
-    'address': ['-fsanitize=address,undefined',
+    'address': ['-fsanitize=address,alignment',
                 '-fno-sanitize-recover=undefined'],
     'thread': ['-fsanitize=thread'],
 }

@@ -18,6 +18,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <functional>
 #include <map>
 #include <random>
@@ -75,7 +76,7 @@ struct SharedArray {
 
 inline Index block_index, block_size, grid_size, current_thread;
 inline ucontext_t scheduler;
-inline std::vector<Fiber> fibers;
+inline std::deque<Fiber> fibers;  // live on from block to block
 inline Fiber* current;
 inline std::function<void()> body;
 inline std::map<int, SharedArray> shared_arrays;  // by line of declaration
@@ -98,7 +99,6 @@ inline void* scheduler_tsan;
 inline void acquire(char* token) { __tsan_acquire(token); }
 inline void release(char* token) { __tsan_release(token); }
 inline void create_tsan(Fiber& fiber) { fiber.tsan = __tsan_create_fiber(0); }
-inline void destroy_tsan(Fiber& fiber) { __tsan_destroy_fiber(fiber.tsan); }
 // Flag 1: the switch itself orders nothing.
 #define EMULATION_SWITCH(fiber) __tsan_switch_to_fiber(fiber, 1)
 #else
@@ -106,7 +106,6 @@ inline void* scheduler_tsan;
 inline void acquire(char*) {}
 inline void release(char*) {}
 inline void create_tsan(Fiber&) {}
-inline void destroy_tsan(Fiber&) {}
 #define EMULATION_SWITCH(fiber) (void)(fiber)
 #endif
 
@@ -129,12 +128,14 @@ inline void barrier(int line) {
   acquire(token);
 }
 
-inline void run_thread() {
-  acquire(&at_start);
-  body();
-  self()->done = true;
-  release(&at_end);
-  leave();
+inline void run_threads() {  // one of each block
+  for (;;) {
+    acquire(&at_start);
+    body();
+    self()->done = true;
+    release(&at_end);
+    leave();
+  }
 }
 
 template <typename T>
@@ -174,22 +175,21 @@ inline void wait_async(size_t groups_left) {
 
 // ---------------------------------------------------------------- a block --
 
-inline void start_fibers(int threads) {
-  if ((int)fibers.size() < threads)
-    fibers.resize(threads);
-  for (int t = 0; t < threads; ++t) {
-    Fiber& fiber = fibers[t];
-    fiber.stack.resize(64 << 10);
-    fiber.done = false;
-    fiber.line = fiber.barriers = 0;
-    fiber.copies.assign(1, {});
-    create_tsan(fiber);
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.data();
-    fiber.context.uc_stack.ss_size = fiber.stack.size();
-    fiber.context.uc_link = nullptr;
-    makecontext(&fiber.context, run_thread, 0);
-  }
+inline void add_fiber() {
+  fibers.emplace_back();
+  Fiber& fiber = fibers.back();
+  fiber.stack.resize(64 << 10);
+  create_tsan(fiber);
+  getcontext(&fiber.context);
+  fiber.context.uc_stack.ss_sp = fiber.stack.data();
+  fiber.context.uc_stack.ss_size = fiber.stack.size();
+  fiber.context.uc_link = nullptr;
+  makecontext(&fiber.context, run_threads, 0);
+}
+
+EMULATION_UNSEEN inline void resume(Fiber& fiber) {
+  EMULATION_SWITCH(fiber.tsan);
+  swapcontext(&scheduler, &fiber.context);
 }
 
 // All threads up to their next barrier, or to the end: then true.
@@ -199,8 +199,7 @@ inline bool run_to_barrier(std::vector<int>& sequence) {
   for (const int t : sequence) {
     current_thread = {(unsigned)t};
     current = &fibers[t];
-    EMULATION_SWITCH(fibers[t].tsan);
-    swapcontext(&scheduler, &fibers[t].context);
+    resume(fibers[t]);
   }
   acquire(&at_end);
   acquire(&at_barrier[0]);
@@ -216,16 +215,19 @@ inline void run_block(int threads) {
 #if defined(__SANITIZE_THREAD__)
   scheduler_tsan = __tsan_get_current_fiber();
 #endif
-  start_fibers(threads);
-  release(&at_start);
+  while ((int)fibers.size() < threads)
+    add_fiber();
   std::vector<int> sequence(threads);
-  for (int t = 0; t < threads; ++t)
+  for (int t = 0; t < threads; ++t) {
     sequence[t] = order == Order::kDown ? threads - 1 - t : t;
+    fibers[t].done = false;
+    fibers[t].line = fibers[t].barriers = 0;
+    fibers[t].copies.assign(1, {});
+  }
+  release(&at_start);
   while (!run_to_barrier(sequence))
     release(&at_barrier[(fibers[0].barriers - 1) & 1]);  // all have arrived
   acquire(&at_allocation);
-  for (int t = 0; t < threads; ++t)
-    destroy_tsan(fibers[t]);
   for (const auto& array : shared_arrays)
     std::free(array.second.data);
   shared_arrays.clear();

@@ -6,6 +6,7 @@ missing barriers; planted bugs show that they and the comparison find them.
 import math
 import shutil
 
+import cuda_mutants as mutants
 import emulation
 import pytest
 import torch
@@ -206,3 +207,59 @@ def test_sanitizers_find_nothing_at_length(compiled, tmp_path, sanitizer):
         for dtype in emulation.DTYPES
         for form, count in (('hardtanh', 1), ('sign', 132))]
     assert_right(compiled(sanitizer), problems, tmp_path)
+
+
+# --------------------------------------------------------------- mutants --
+
+
+def plant(mutant, folder):
+    """Copy the kernels with one bug; return the folder."""
+    name, old, new, occurrence, _ = mutants.MUTANTS[mutant]
+    csrc = shutil.copytree(emulation.CSRC, folder / 'csrc')
+    parts = (csrc / name).read_text().split(old)
+    assert len(parts) > occurrence, f'{name} has no such line any more'
+    (csrc / name).write_text(
+        old.join(parts[:occurrence]) + new + old.join(parts[occurrence:]))
+    return csrc
+
+
+def is_noticed(program, folder):
+    """Whether values, a sanitizer or the emulation itself object."""
+
+    def change(x, w, g):
+        x[0, 0, 0, 0] = math.nan
+
+    problems = [
+        Problem(geometry, dtype, form, order, count)
+        for order in emulation.ORDERS for geometry in SHORT + TILES[6:8]
+        for dtype, form, count in (
+            (torch.float32, 'hardtanh', 1), (torch.bfloat16, 'sign', 108),
+            (torch.float32, 'hardtanh', 108))]
+    problems.append(Problem(TILES[7], change=change))
+    try:
+        results = emulation.run(program, problems, folder)
+    except emulation.Crash:
+        return True
+    *results, with_nan = results
+    return (not with_nan.grad_input[0, 0, 0, 0].isnan() or any(
+        max(worst_errors(p, r)) > 1 for p, r in zip(problems, results)))
+
+
+@pytest.mark.parametrize('mutant', mutants.MUTANTS)
+def test_mutants_can_be_planted(tmp_path, mutant):
+    plant(mutant, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('sanitizer', emulation.SANITIZERS)
+def test_nothing_is_noticed_without_a_bug(compiled, tmp_path, sanitizer):
+    assert not is_noticed(compiled(sanitizer), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('mutant', mutants.MUTANTS)
+def test_mutants_are_noticed(tmp_path, mutant):
+    csrc = plant(mutant, tmp_path)
+    program = emulation.compile_emulation(
+        tmp_path, mutants.MUTANTS[mutant][-1], csrc)
+    assert is_noticed(program, tmp_path)
