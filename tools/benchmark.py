@@ -37,6 +37,8 @@ RESNET18 = {
 def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu',
+                        help='cuda: check the kernels, then time them')
     parser.add_argument('--batch', type=int, default=4, help='images')
     parser.add_argument('--threads', type=int, default=1)
     parser.add_argument('--rounds', type=int, default=7)
@@ -108,6 +110,10 @@ def measure(batch, rounds, in_channels, size, out_channels, kernel, stride):
 
 def main():
     args = parse_args()
+    if args.device == 'cuda':
+        layers = {name: layer for name, layer in RESNET18.items()
+                  if args.layers in name}
+        return cuda_benchmark.main(layers, args.batch, args.rounds, args.json)
     torch.set_num_threads(args.threads)
     print(f'ResNet-18 layers, batch {args.batch}, {args.threads} thread(s), '
           f'float32, {torch.__version__}')
@@ -145,6 +151,7 @@ if __name__ == '__main__':
     if any(os.environ.get(key) != value for key, value in MALLOC.items()):
         os.execve(sys.executable, [sys.executable, *sys.argv],
                   dict(os.environ, **MALLOC))
+    import cuda_benchmark
     import torch
 
     from mmadder.ops import adder_conv2d
