@@ -54,7 +54,8 @@ GEOMETRIES = [
     Geometry(1, 2, (40, 70), 3, (7, 7), (2, 2), (3, 3)),
 ]
 
-# Tails of the CUDA tiles, both kinds of fetching, groups, classes without taps.
+# Tails of the CUDA tiles, both kinds of fetching, groups, classes without
+# taps.
 TILES = [
     Geometry(1, 16, (9, 10), 130, (3, 3), (1, 1), (1, 1)),
     Geometry(2, 48, (6, 7), 72, (3, 2), (2, 1), (1, 0)),
