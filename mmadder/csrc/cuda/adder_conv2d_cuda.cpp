@@ -60,7 +60,8 @@ struct Scratch {
   at::Tensor packed, partial;
 
   Scratch(const Plan& plan, const at::Tensor& like)
-      : packed(at::empty({plan.packed_bytes}, like.options().dtype(at::kByte))),
+      : packed(at::empty({plan.packed_bytes},
+                         like.options().dtype(at::kByte))),
         partial(at::empty({plan.partial_numel},
                           like.options().dtype(at::kFloat))) {}
   float* partial_or_null() const {

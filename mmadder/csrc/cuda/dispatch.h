@@ -75,7 +75,7 @@ template <typename T, typename Launcher>
 void dispatch_forward(const Launcher& launch, const Plan& plan, const Shape& s,
                       const ForwardArguments<T>& a) {
   if constexpr (is_same<T, __half>) {
-    if (plan.half_pairs)
+    if (!plan.direct && plan.half_pairs)
       return run_forward<Tile<128, 64, kWideDepth, 8, 3>, true, __half>(
           launch, plan, s, a);
   }

@@ -84,7 +84,7 @@ adder_conv2d_forward_kernel(
   const ForwardBlock block = forward_block<Tile>(s, blocks);
   if (threadIdx.x == 0)
     parked[0] = block;
-  const int tiles = (s.taps() * s.in_per_group + D - 1) / D;
+  const int tiles = ((int)s.taps() * s.in_per_group + D - 1) / D;
   const int tile_begin = (int64_t)tiles * block.split / blocks.splits;
   const int tile_end = (int64_t)tiles * (block.split + 1) / blocks.splits;
 

@@ -9,13 +9,13 @@
 namespace mmadder {
 namespace cuda {
 
-// The tiles that are compiled, and how many of their blocks an SM holds.
+// The tiles that are compiled.
 struct TileChoice {
-  int rows, pixels, blocks_per_sm;
+  int rows, pixels;
 };
 inline constexpr TileChoice kForwardTiles[] = {
-    {32, 128, 4}, {64, 128, 3}, {128, 64, 3}};
-inline constexpr TileChoice kInputGradTiles[] = {{64, 128, 2}, {128, 64, 2}};
+    {32, 128}, {64, 128}, {128, 64}};
+inline constexpr TileChoice kInputGradTiles[] = {{64, 128}, {128, 64}};
 
 // Depth of one step through shared memory: where whole taps are fetched, and
 // in the general case or where registers are short.
@@ -49,24 +49,22 @@ inline bool fits_tiles(const Shape& s) {
       s.out_plane() < kIntLimit - border &&
       extent(s.in_h, s.pad_h, s.kernel_h, s.dilation_h) < kIntLimit &&
       extent(s.in_w, s.pad_w, s.kernel_w, s.dilation_w) < kIntLimit &&
-      (int64_t)s.kernel_h * s.kernel_w *
-              std::max(s.in_per_group, s.out_per_group) <
+      s.taps() < kIntLimit &&
+      s.taps() * std::max(s.in_per_group, s.out_per_group) <
           kIntLimit - border;
 }
 
 // The number of parts of the depth that takes least time by this count of
-// cycles: waves of blocks, two instructions per term on 128 lanes, a depth of
-// 64 for start and end, and some 10 bytes per SM and cycle to write and read
-// partial results.
+// cycles: the blocks of the busiest SM, two instructions per term on 128
+// lanes, a depth of 64 for start and end, and some 10 bytes per SM and cycle
+// to write and read partial results.
 inline int best_splits(int64_t blocks, int depth, int64_t numel,
                        const TileChoice& tile, int sms) {
   int best = 1;
   double least = std::numeric_limits<double>::max();
   for (int splits = 1; splits <= 16 && splits * 64 <= std::max(depth, 64);
        ++splits) {
-    const int64_t waves =
-        ceil_div(blocks * splits, (int64_t)sms * tile.blocks_per_sm);
-    double cycles = waves * tile.blocks_per_sm *
+    double cycles = ceil_div(blocks * splits, sms) *
         (ceil_div(depth, splits) + 64.) * tile.rows * tile.pixels / 64;
     if (splits > 1)
       cycles += splits * numel * 8. / (10. * sms);
@@ -125,7 +123,7 @@ inline Plan plan_forward(const Shape& s, DType dtype, int sms) {
   const bool wide = dtype == DType::kFloat || plan.half_pairs;
   plan.whole_taps =
       detail::whole_taps(s, s.in_per_group, wide ? kWideDepth : kDepth);
-  const int depth = s.taps() * s.in_per_group;
+  const int depth = (int)s.taps() * s.in_per_group;
   plan.packing =
       detail::packed_shape(1, 1, depth, s.out_per_group, plan.tile);
   plan.packed_bytes = (int64_t)s.groups * plan.packing.depth *

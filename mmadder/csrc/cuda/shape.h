@@ -37,7 +37,9 @@ struct Shape {
   MMADDER_HOST_DEVICE int64_t out_numel() const {
     return (int64_t)batch * out_channels * out_plane();
   }
-  MMADDER_HOST_DEVICE int taps() const { return kernel_h * kernel_w; }
+  MMADDER_HOST_DEVICE int64_t taps() const {
+    return (int64_t)kernel_h * kernel_w;
+  }
 };
 
 MMADDER_HOST_DEVICE int64_t ceil_div(int64_t a, int64_t b) {

@@ -326,7 +326,8 @@ __device__ __forceinline__ void write_tile(
         if (!pixels.has(mine.pixel(j)))
           continue;
         const Position at = pixels.at(mine.pixel(j));
-        Out* to = out + ((int64_t)at.image * channels + first_channel) * plane +
+        Out* to = out +
+            ((int64_t)at.image * channels + first_channel) * plane +
             at.row * grid.image_w + at.col;
         MMADDER_UNROLL for (int i = 0; i < Tile::kThreadRows; ++i)
           if (mine.row(i) < rows)
