@@ -234,15 +234,19 @@ inline void run_block(int threads) {
 }
 
 struct Launcher {
+  unsigned most = ~0u;  // of the blocks, only so many at the end run
+
   template <typename Kernel, typename... Arguments>
   void operator()(Kernel kernel, unsigned blocks, int threads,
                   Arguments... arguments) const {
     grid_size = {blocks};
     block_size = {(unsigned)threads};
     body = [&] { kernel(arguments...); };
-    std::vector<unsigned> sequence(blocks);
-    for (unsigned b = 0; b < blocks; ++b)
-      sequence[b] = order == Order::kDown ? blocks - 1 - b : b;
+    std::vector<unsigned> sequence;
+    for (unsigned b = blocks - std::min(blocks, most); b < blocks; ++b)
+      sequence.push_back(b);
+    if (order == Order::kDown)
+      std::reverse(sequence.begin(), sequence.end());
     if (order == Order::kShuffled)
       std::shuffle(sequence.begin(), sequence.end(), random_order);
     for (const unsigned b : sequence) {

@@ -1,9 +1,12 @@
 // Runs the CUDA kernels in emulation on problems read from a file; see
 // emulation.py, which writes it and compares the results.
 //   emulate PROBLEMS RESULTS
+//   emulate far
 // A problem: 19 int32 (below), then input, weight and grad_output as float64.
 // Its results: one float64 that tells the kernels used, output and
 // grad_input.
+#include <sys/mman.h>
+
 #include "dispatch.h"
 
 using namespace mmadder::cuda;
@@ -108,9 +111,81 @@ void run(const Problem& p, FILE* in, FILE* out) {
   output.write(out), grad_input.write(out);
 }
 
+// Memory that is only taken where it is touched.
+float* reserve(int64_t n) {
+  void* data = mmap(nullptr, n * sizeof(float), PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (data == MAP_FAILED)
+    emulation::fail("no address space");
+  return static_cast<float*>(data);
+}
+
+// The last image of a batch of more than 2^31 elements against the same image
+// alone: no offset may be cut to 32 bits.
+void run_far(int filters) {
+  constexpr int kChannels = 32, kSize = 8, kBatch = 1200000;
+  constexpr int64_t kImage = kChannels * kSize * kSize;
+  const auto shape = [&](int batch) {
+    return Shape{batch, kChannels, kSize, kSize, filters, kSize, kSize, 3, 3,
+                 1, 1, 1, 1, 1, 1, 1, kChannels, filters};
+  };
+  const Shape one = shape(1), many = shape(kBatch);
+  std::vector<float> weight(filters * kChannels * 9);
+  std::vector<float> packed(1 << 20);
+  float* const input = reserve(many.in_numel());
+  float* const grad_input = reserve(many.in_numel());
+  float* const output = reserve(many.out_numel());
+  float* const grad_output = reserve(many.out_numel());
+  std::normal_distribution<float> normal;
+  const auto fill = [&](float* data, int64_t n) {
+    std::generate_n(data, n, [&] { return normal(emulation::random_order); });
+  };
+  fill(weight.data(), weight.size());
+  float* const x = input + many.in_numel() - kImage;
+  float* const g = grad_output + many.out_numel() - one.out_numel();
+  fill(x, kImage), fill(g, one.out_numel());
+  std::vector<float> y(one.out_numel()), dx(kImage);
+
+  const auto check = [&](const Shape& s, const float* x, const float* g,
+                         float* y, float* dx, emulation::Launcher launch) {
+    const Plan forward = plan_forward(s, DType::kFloat, 1);
+    const Plan backward = plan_input_grad(s, DType::kFloat, 1);
+    if (forward.direct || backward.direct || forward.blocks.splits > 1 ||
+        forward.packed_bytes > (int64_t)packed.size() * 4)
+      emulation::fail("not the kernels that were meant");
+    launch.most = 3 * forward.blocks.row_tiles;
+    emulation::Launcher pack;
+    const auto both = [&](auto kernel, unsigned blocks, int threads,
+                          auto... arguments) {
+      (threads == kThreads ? pack : launch)(
+          kernel, blocks, threads, arguments...);
+    };
+    dispatch_forward<float>(both, forward, s,
+                            {x, weight.data(), packed.data(), nullptr, y});
+    dispatch_input_grad<float>(
+        both, backward, s, InputGradient::kHardtanh,
+        {g, x, weight.data(), packed.data(), nullptr, dx});
+  };
+  check(one, x, g, y.data(), dx.data(), {});
+  check(many, input, grad_output, output, grad_input, {});
+  if (!std::equal(y.begin(), y.end(),
+                  output + many.out_numel() - one.out_numel()) ||
+      !std::equal(dx.begin(), dx.end(),
+                  grad_input + many.in_numel() - kImage))
+    emulation::fail("offsets beyond 2^31 elements are wrong");
+  munmap(input, many.in_numel() * 4), munmap(grad_input, many.in_numel() * 4);
+  munmap(output, many.out_numel() * 4);
+  munmap(grad_output, many.out_numel() * 4);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (argc == 2 && std::strcmp(argv[1], "far") == 0) {
+    for (const int filters : {32, 64, 128})
+      run_far(filters);
+    return 0;
+  }
   FILE* in = argc == 3 ? std::fopen(argv[1], "rb") : nullptr;
   FILE* out = argc == 3 ? std::fopen(argv[2], "wb") : nullptr;
   if (in == nullptr || out == nullptr)

@@ -5,6 +5,7 @@ missing barriers; planted bugs show that they and the comparison find them.
 """
 import math
 import shutil
+import subprocess
 
 import cuda_mutants as mutants
 import emulation
@@ -171,6 +172,13 @@ def test_float16_sums_beyond_its_range_are_infinite(compiled, tmp_path):
     problem = Problem(TILES[0], torch.float16, change=change)
     result, = emulation.run(compiled(), [problem], tmp_path)
     assert (result.output == -math.inf).all()
+
+
+def test_more_than_2_to_the_31_elements(compiled):
+    """Only the last blocks run, on memory that is mostly never touched."""
+    result = subprocess.run([compiled(), 'far'], capture_output=True,
+                            text=True)
+    assert result.returncode == 0, result.stderr
 
 
 # ------------------------------------------------------------ sanitizers --
