@@ -71,6 +71,11 @@ MUTANTS = {
         None),
     'a split too few in the sum': (
         'elementwise.cuh', 'split < splits', 'split < splits - 1', 1, None),
+    'offset of an image in 32 bits': (
+        'forward.cuh', '((int64_t)at.image * s.in_channels + '
+        'block.group * s.in_per_group) *\n              s.in_plane()',
+        '(int)(((int64_t)at.image * s.in_channels + '
+        'block.group * s.in_per_group) * s.in_plane())', 1, None),
     # -- bounds
     'no bound on stored rows': (
         'tile.cuh', '          if (mine.row(i) < rows)\n            to[',

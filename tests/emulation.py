@@ -81,6 +81,14 @@ class Result:
         return torch.from_numpy(values).view(shape)
 
 
+def run_far(program):
+    """Compare the end of a tensor of 2^31 elements with a small one."""
+    process = subprocess.run([program, 'far'], env=ENVIRONMENT,
+                             capture_output=True, text=True)
+    if process.returncode:
+        raise Crash(process.stderr[:4000])
+
+
 class Crash(Exception):
     """The program ended with an error; the text says which."""
 

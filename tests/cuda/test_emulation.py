@@ -5,7 +5,6 @@ missing barriers; planted bugs show that they and the comparison find them.
 """
 import math
 import shutil
-import subprocess
 
 import cuda_mutants as mutants
 import emulation
@@ -176,9 +175,7 @@ def test_float16_sums_beyond_its_range_are_infinite(compiled, tmp_path):
 
 def test_more_than_2_to_the_31_elements(compiled):
     """Only the last blocks run, on memory that is mostly never touched."""
-    result = subprocess.run([compiled(), 'far'], capture_output=True,
-                            text=True)
-    assert result.returncode == 0, result.stderr
+    emulation.run_far(compiled())
 
 
 # ------------------------------------------------------------ sanitizers --
@@ -234,6 +231,7 @@ def is_noticed(program, folder):
     problems.append(Problem(TILES[7], change=change))
     try:
         results = emulation.run(program, problems, folder)
+        emulation.run_far(program)
     except emulation.Crash:
         return True
     *results, with_nan = results
