@@ -55,12 +55,12 @@ def why_no_cuda(folder, major):
     """Reason to leave the CUDA part out, or None."""
     if os.environ.get('MMADDER_CUDA', 'auto') == '0':
         return 'MMADDER_CUDA=0'
-    if not glob(f'{CSRC}/cuda/*.cu'):
-        return 'this version has no CUDA kernels yet'
     if torch.version.cuda is None:
         return 'torch is a CPU build'
     if folder is None:
         return 'nvcc was not found; set CUDA_HOME'
+    if not (Path(folder) / 'include' / 'cuda_runtime_api.h').is_file():
+        return f'there are no CUDA headers in {folder}'
     if major != torch.version.cuda.split('.')[0]:
         return f'nvcc {major} does not fit torch for {torch.version.cuda}'
     return None
@@ -84,7 +84,8 @@ def make_extension():
     flags = ['-O3', '-std=c++17', '-fvisibility=hidden', '-fopenmp']
     settings = dict(
         name='mmadder._C',
-        depends=glob(f'{CSRC}/**/*.h', recursive=True),
+        depends=(glob(f'{CSRC}/**/*.h', recursive=True) +
+                 glob(f'{CSRC}/**/*.cuh', recursive=True)),
         extra_link_args=['-fopenmp'])
     if reason:
         return CppExtension(sources=sorted(sources),

@@ -53,3 +53,18 @@ GEOMETRIES = [
     Geometry(7, 19, (3, 2), 21, (3, 2), (1, 1), (2, 1)),
     Geometry(1, 2, (40, 70), 3, (7, 7), (2, 2), (3, 3)),
 ]
+
+# Tails of the CUDA tiles, both kinds of fetching, groups, classes without
+# taps.
+TILES = [
+    Geometry(1, 16, (9, 10), 130, (3, 3), (1, 1), (1, 1)),
+    Geometry(2, 48, (6, 7), 72, (3, 2), (2, 1), (1, 0)),
+    Geometry(1, 130, (5, 7), 16, (3, 3), (2, 2), (1, 1)),
+    Geometry(1, 80, (4, 4), 20, (3, 3), (1, 1), (1, 1)),
+    Geometry(3, 24, (6, 5), 48, (3, 2), (1, 2), (0, 1), groups=2),
+    Geometry(2, 32, (12, 11), 40, (1, 1), (2, 2)),
+    Geometry(1, 16, (10, 9), 16, (3, 3), (3, 2), (1, 0), (2, 3)),
+    Geometry(1, 12, (8, 8), 72, (1, 1)),
+    Geometry(1, 16, (8, 7), 24, (6, 6), (1, 1), (3, 3)),  # more than 32 taps
+    Geometry(2, 8, (4, 4), 8, (4, 4), (4, 4), groups=1),
+]

@@ -27,6 +27,8 @@ MALLOC = dict(MALLOC_MMAP_MAX_='0', MALLOC_TRIM_THRESHOLD_='4000000000',
 def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu',
+                        help='cuda: check the kernels, then time them')
     parser.add_argument(
         '--layers', nargs='+', choices=SHAPE_SETS, default=['targets'],
         help='whose layers (default: targets, of several networks)')
@@ -152,6 +154,10 @@ def show(lines):
 
 def main():
     args = parse_args()
+    if args.device == 'cuda':
+        layers = [layer for name in args.layers
+                  for layer in SHAPE_SETS[name](*filter(None, [args.batch]))]
+        return cuda_benchmark.main(layers, args.rounds, args.json)
     machine = dict(processor=processor(), torch=torch.__version__,
                    mmadder=mmadder.__version__)
     print(', '.join(f'{key} {value}' for key, value in machine.items()))
@@ -166,6 +172,7 @@ if __name__ == '__main__':
     if any(os.environ.get(key) != value for key, value in MALLOC.items()):
         os.execve(sys.executable, [sys.executable, *sys.argv],
                   dict(os.environ, **MALLOC))
+    import cuda_benchmark
     import torch
 
     import mmadder

@@ -74,9 +74,8 @@ def _check_device(input):
         raise RuntimeError(
             f'adder_conv2d: input is on {input.device}, and mmadder was built '
             f'with kernels for {", ".join(sorted(KERNEL_DEVICES))} only; move '
-            'the model and its input there, or build with CUDA where this '
-            'version has it: MMADDER_CUDA=1 pip install -e . '
-            '--no-build-isolation')
+            'the model and its input there, or build for a GPU: '
+            'MMADDER_CUDA=1 pip install -e . --no-build-isolation')
 
 
 def _check(input, weight, bias, mode, input_gradient):

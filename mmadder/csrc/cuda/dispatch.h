@@ -1,0 +1,150 @@
+// From a plan to kernel calls. Launcher is the only part that differs between
+// a GPU and the emulation: launcher(kernel, blocks, threads, arguments...).
+#pragma once
+
+#include "elementwise.cuh"
+#include "forward.cuh"
+#include "input_grad.cuh"
+#include "plan.h"
+
+namespace mmadder {
+namespace cuda {
+
+// Device pointers of one call; packed and partial are the plan's scratch.
+template <typename T>
+struct ForwardArguments {
+  const T* input;
+  const T* weight;
+  void* packed;
+  float* partial;
+  T* output;
+};
+
+template <typename T>
+struct InputGradArguments {
+  const T* grad_output;
+  const T* input;
+  const T* weight;
+  void* packed;
+  float* partial;
+  T* grad_input;
+};
+
+template <typename T, typename Shared, typename Tile>
+Strides strides_of(const Plan& plan) {
+  return Loader<T, Shared, Tile, true>::strides(
+      plan.packing.pitch, plan.window.plane);
+}
+
+inline unsigned blocks_for(int64_t elements) {
+  return (unsigned)std::min<int64_t>(ceil_div(elements, kThreads), 1 << 16);
+}
+
+template <typename Tile, bool WHOLE_TAPS, typename Shared, typename T,
+          typename Launcher>
+void run_forward(const Launcher& launch, const Plan& plan, const Shape& s,
+                 const ForwardArguments<T>& a) {
+  auto* packed = static_cast<Shared*>(a.packed);
+  launch(pack_forward_kernel<T, Shared>,
+         blocks_for(plan.packed_bytes / sizeof(Shared)), kThreads, a.weight,
+         packed, s, plan.packing);
+  launch(adder_conv2d_forward_kernel<T, Shared, Tile, WHOLE_TAPS>,
+         (unsigned)plan.block_count, Tile::kThreads, a.input,
+         (const Shared*)packed, a.output, a.partial, s, plan.packing,
+         plan.window, strides_of<T, Shared, Tile>(plan), plan.blocks);
+  if (plan.blocks.splits > 1)
+    launch(sum_partial_kernel<T>, blocks_for(s.out_numel()), kThreads,
+           (const float*)a.partial, a.output, plan.blocks.splits,
+           s.out_numel());
+}
+
+template <int ROWS, int PIXELS, int THREAD_ROWS, int BLOCKS, typename T,
+          typename Launcher>
+void run_forward_taps(const Launcher& launch, const Plan& plan, const Shape& s,
+                      const ForwardArguments<T>& a) {
+  constexpr int kWhole = is_same<T, float> ? kWideDepth : kDepth;
+  if (plan.whole_taps)
+    run_forward<Tile<ROWS, PIXELS, kWhole, THREAD_ROWS, BLOCKS>, true, float>(
+        launch, plan, s, a);
+  else
+    run_forward<Tile<ROWS, PIXELS, kDepth, THREAD_ROWS, BLOCKS>, false,
+                float>(launch, plan, s, a);
+}
+
+template <typename T, typename Launcher>
+void dispatch_forward(const Launcher& launch, const Plan& plan, const Shape& s,
+                      const ForwardArguments<T>& a) {
+  if constexpr (is_same<T, __half>) {
+    if (!plan.direct && plan.half_pairs)
+      return run_forward<Tile<128, 64, kWideDepth, 8, 3>, true, __half>(
+          launch, plan, s, a);
+  }
+  if constexpr (!is_same<T, double>) {  // the tiles of kForwardTiles
+    if (!plan.direct && plan.tile.rows == 128)
+      return run_forward_taps<128, 64, 8, 3>(launch, plan, s, a);
+    if (!plan.direct && plan.tile.rows == 64)
+      return run_forward_taps<64, 128, 8, 3>(launch, plan, s, a);
+    if (!plan.direct)
+      return run_forward_taps<32, 128, 4, 4>(launch, plan, s, a);
+  }
+  launch(adder_conv2d_forward_direct_kernel<T>, blocks_for(s.out_numel()),
+         kThreads, a.input, a.weight, a.output, s);
+}
+
+template <typename Tile, bool WHOLE_TAPS, InputGradient FORM, typename T,
+          typename Launcher>
+void run_input_grad(const Launcher& launch, const Plan& plan, const Shape& s,
+                    const InputGradArguments<T>& a) {
+  auto* packed = static_cast<float*>(a.packed);
+  launch(pack_input_grad_kernel<T>,
+         blocks_for(plan.packed_bytes / sizeof(float)), kThreads, a.weight,
+         packed, s, plan.packing, Saturated<FORM>::kScale,
+         Saturated<FORM>::kShift);
+  launch(adder_conv2d_input_grad_kernel<T, Tile, WHOLE_TAPS, FORM>,
+         (unsigned)plan.block_count, Tile::kThreads, a.grad_output, a.input,
+         (const float*)packed, a.grad_input, a.partial, s, plan.packing,
+         plan.window, strides_of<T, float, Tile>(plan), plan.blocks);
+  if (plan.blocks.splits > 1)
+    launch(sum_partial_kernel<T>, blocks_for(s.in_numel()), kThreads,
+           (const float*)a.partial, a.grad_input, plan.blocks.splits,
+           s.in_numel());
+}
+
+template <int ROWS, int PIXELS, InputGradient FORM, typename T,
+          typename Launcher>
+void run_input_grad_taps(const Launcher& launch, const Plan& plan,
+                         const Shape& s, const InputGradArguments<T>& a) {
+  if (plan.whole_taps)
+    run_input_grad<Tile<ROWS, PIXELS, kWideDepth, 8, 2>, true, FORM>(
+        launch, plan, s, a);
+  else
+    run_input_grad<Tile<ROWS, PIXELS, kDepth, 8, 2>, false, FORM>(
+        launch, plan, s, a);
+}
+
+template <InputGradient FORM, typename T, typename Launcher>
+void run_input_grad_rows(const Launcher& launch, const Plan& plan,
+                         const Shape& s, const InputGradArguments<T>& a) {
+  if (plan.tile.rows == 128)  // the tiles of kInputGradTiles
+    run_input_grad_taps<128, 64, FORM>(launch, plan, s, a);
+  else
+    run_input_grad_taps<64, 128, FORM>(launch, plan, s, a);
+}
+
+template <typename T, typename Launcher>
+void dispatch_input_grad(const Launcher& launch, const Plan& plan,
+                         const Shape& s, InputGradient form,
+                         const InputGradArguments<T>& a) {
+  if constexpr (!is_same<T, double>) {
+    if (!plan.direct && form == InputGradient::kSign)
+      return run_input_grad_rows<InputGradient::kSign>(launch, plan, s, a);
+    if (!plan.direct)
+      return run_input_grad_rows<InputGradient::kHardtanh>(
+          launch, plan, s, a);
+  }
+  launch(adder_conv2d_input_grad_direct_kernel<T>, blocks_for(s.in_numel()),
+         kThreads, a.grad_output, a.input, a.weight, a.grad_input, s, form);
+}
+
+}  // namespace cuda
+}  // namespace mmadder

@@ -1,0 +1,140 @@
+// Forward of the adder convolution, Y = -sum |X - W|, by tiles.
+#pragma once
+
+#include "tile.cuh"
+
+namespace mmadder {
+namespace cuda {
+
+// result -= |pixel - row| over the depth of one tile in shared memory.
+template <typename Tile>
+__device__ __forceinline__ void subtract_distances(
+    float (&result)[Tile::kThreadRows][Tile::kThreadPixels],
+    const ThreadTile<Tile, float>& mine, const float* rows,
+    const float* pixels) {
+  MMADDER_UNROLL for (int k = 0; k < Tile::kDepth; ++k) {
+    float w[Tile::kThreadRows], x[Tile::kThreadPixels];
+    mine.read_rows(w, rows + k * Tile::kRows);
+    mine.read_pixels(x, pixels + k * Tile::kPixels);
+    MMADDER_UNROLL for (int i = 0; i < Tile::kThreadRows; ++i)
+      MMADDER_UNROLL for (int j = 0; j < Tile::kThreadPixels; ++j)
+        result[i][j] -= fabsf(x[j] - w[i]);
+  }
+}
+
+// The same on pairs of float16: sums of one tile in float16, then added in
+// float32. A sum that overflows belongs to a result that does so, too, since
+// no term is negative.
+template <typename Tile>
+__device__ __forceinline__ void subtract_distances(
+    float (&result)[Tile::kThreadRows][Tile::kThreadPixels],
+    const ThreadTile<Tile, __half>& mine, const __half* rows,
+    const __half* pixels) {
+  constexpr int kPairs = Tile::kThreadPixels / 2;
+  __half2 sums[Tile::kThreadRows][kPairs];
+  MMADDER_UNROLL for (int k = 0; k < Tile::kDepth; ++k) {
+    __half w[Tile::kThreadRows], x[Tile::kThreadPixels];
+    mine.read_rows(w, rows + k * Tile::kRows);
+    mine.read_pixels(x, pixels + k * Tile::kPixels);
+    MMADDER_UNROLL for (int i = 0; i < Tile::kThreadRows; ++i)
+      MMADDER_UNROLL for (int j = 0; j < kPairs; ++j) {
+        const __half2 distance = __habs2(__hsub2(
+            __halves2half2(x[2 * j], x[2 * j + 1]), __half2half2(w[i])));
+        sums[i][j] = k == 0 ? distance : __hadd2(sums[i][j], distance);
+      }
+  }
+  MMADDER_UNROLL for (int i = 0; i < Tile::kThreadRows; ++i)
+    MMADDER_UNROLL for (int j = 0; j < kPairs; ++j) {
+      result[i][2 * j] -= __low2float(sums[i][j]);
+      result[i][2 * j + 1] -= __high2float(sums[i][j]);
+    }
+}
+
+// What a block computes.
+struct ForwardBlock {
+  int group, first_row, split;
+  BlockPixels pixels;
+};
+
+template <typename Tile>
+__device__ __forceinline__ ForwardBlock forward_block(
+    const Shape& s, const Blocks& blocks) {
+  const BlockIndex index(blockIdx.x, blocks);
+  return {index.part, index.row_tile * Tile::kRows, index.split,
+          BlockPixels::from(Grid{s.out_h, s.out_w, 0, 0, 1, 1, s.out_w},
+                            (int64_t)index.pixel_tile * Tile::kPixels, s.batch,
+                            Tile::kPixels)};
+}
+
+// input (N, C_in, H, W), packed by pack_forward_kernel, output (N, C_out,
+// H_out, W_out). With several splits of the depth, partial sums go to
+// partial (splits, N, C_out, H_out, W_out) instead.
+template <typename T, typename Shared, typename Tile, bool WHOLE_TAPS>
+__global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocksPerSm)
+adder_conv2d_forward_kernel(
+    const T* __restrict__ input, const Shared* __restrict__ packed,
+    T* __restrict__ output, float* __restrict__ partial, const Shape s,
+    const PackedShape packing, const Window window, const Strides strides,
+    const Blocks blocks) {
+  constexpr int D = Tile::kDepth;
+  MMADDER_SHARED(Shared, rows, 2 * D * Tile::kRows);
+  MMADDER_SHARED(Shared, pixels, 2 * D * Tile::kPixels);
+  MMADDER_SHARED(ForwardBlock, parked, 1);
+
+  const ForwardBlock block = forward_block<Tile>(s, blocks);
+  if (threadIdx.x == 0)
+    parked[0] = block;
+  const int tiles = ((int)s.taps() * s.in_per_group + D - 1) / D;
+  const int tile_begin = (int64_t)tiles * block.split / blocks.splits;
+  const int tile_end = (int64_t)tiles * (block.split + 1) / blocks.splits;
+
+  Loader<T, Shared, Tile, WHOLE_TAPS> loader(
+      window, strides, rows, pixels, threadIdx.x);
+  const Position at = block.pixels.at(loader.pixel());
+  loader.start(
+      packed + (int64_t)block.group * packing.depth * packing.pitch +
+          block.first_row,
+      packing.pitch,
+      input +
+          ((int64_t)at.image * s.in_channels + block.group * s.in_per_group) *
+              s.in_plane(),
+      at.row * s.stride_h - s.pad_h, at.col * s.stride_w - s.pad_w,
+      tile_begin);
+
+  const ThreadTile<Tile, Shared> mine(threadIdx.x);
+  float result[Tile::kThreadRows][Tile::kThreadPixels];
+  MMADDER_UNROLL for (int i = 0; i < Tile::kThreadRows; ++i)
+    MMADDER_UNROLL for (int j = 0; j < Tile::kThreadPixels; ++j)
+      result[i][j] = 0.f;
+
+  loader.fetch(0);
+  loader.store(0);
+  __syncthreads();
+  int current = 0;
+  MMADDER_NO_UNROLL for (int left = tile_end - tile_begin; left > 0; --left) {
+    loader.fetch(current ^ 1);
+    subtract_distances(result, mine, rows + current * D * Tile::kRows,
+                       pixels + current * D * Tile::kPixels);
+    loader.store(current ^ 1);
+    __syncthreads();
+    current ^= 1;
+  }
+
+  // Kept in registers, these would not leave the loop enough of them.
+  const ForwardBlock done = parked[0];
+  const auto write = [&](auto* out) {
+    write_tile(result, mine, done.pixels, out, s.out_plane(), s.out_channels,
+               done.group * s.out_per_group + done.first_row,
+               s.out_per_group - done.first_row);
+  };
+  float* const share = partial + done.split * s.out_numel();
+  if constexpr (is_same<T, float>)
+    write(partial ? share : output);
+  else if (partial)
+    write(share);
+  else
+    write(output);
+}
+
+}  // namespace cuda
+}  // namespace mmadder

@@ -1,0 +1,341 @@
+// Parts of the implicit GEMM that forward and input gradient share. Rows are
+// channels of the result within a group, columns its pixels numbered through
+// the batch, depth is k = tap * channels + channel of the summed image.
+#pragma once
+
+#include "device.cuh"
+
+namespace mmadder {
+namespace cuda {
+
+// A block's share of the result, the depth of one step through shared memory,
+// and the blocks that an SM is to hold (their registers must fit).
+template <int ROWS, int PIXELS, int DEPTH, int THREAD_ROWS, int BLOCKS>
+struct Tile {
+  static constexpr int kRows = ROWS, kPixels = PIXELS, kDepth = DEPTH;
+  static constexpr int kThreadRows = THREAD_ROWS, kThreadPixels = 8;
+  static constexpr int kThreads = (ROWS / THREAD_ROWS) * (PIXELS / 8);
+  static constexpr int kBlocksPerSm = BLOCKS;
+};
+
+// Warps are 4x8 threads. A thread owns its rows and pixels in chunks of 16
+// bytes of shared memory, so every read is an LDS.128 without bank conflict.
+template <typename Tile, typename Shared>
+struct ThreadTile {
+  static constexpr int C = kChunk<Shared>;
+  static constexpr int kWarpRows = 4 * Tile::kThreadRows;
+  static constexpr int kWarpPixels = 8 * Tile::kThreadPixels;
+  static constexpr int kWarpsDown = Tile::kRows / kWarpRows;
+  static_assert(Tile::kRows % kWarpRows == 0 &&
+                    Tile::kPixels % kWarpPixels == 0 &&
+                    Tile::kThreadRows % C == 0 && Tile::kThreadPixels % C == 0,
+                "a tile holds whole warps, a thread whole chunks");
+
+  int first_row, first_pixel;
+
+  __device__ __forceinline__ explicit ThreadTile(int thread) {
+    const int warp = thread / 32, lane = thread % 32;
+    first_row = warp % kWarpsDown * kWarpRows + lane / 8 * C;
+    first_pixel = warp / kWarpsDown * kWarpPixels + lane % 8 * C;
+  }
+  __device__ __forceinline__ int row(int i) const {
+    return first_row + i / C * (4 * C) + i % C;
+  }
+  __device__ __forceinline__ int pixel(int j) const {
+    return first_pixel + j / C * (8 * C) + j % C;
+  }
+  // One depth of a shared tile into registers.
+  __device__ __forceinline__ void read_rows(
+      Shared (&out)[Tile::kThreadRows], const Shared* tile) const {
+    read(out, tile + first_row, 4 * C);
+  }
+  __device__ __forceinline__ void read_pixels(
+      Shared (&out)[Tile::kThreadPixels], const Shared* tile) const {
+    read(out, tile + first_pixel, 8 * C);
+  }
+
+ private:
+  template <int N>
+  static __device__ __forceinline__ void read(
+      Shared (&out)[N], const Shared* from, int step) {
+    MMADDER_UNROLL for (int q = 0; q < N / C; ++q) {
+      const auto chunk =
+          *reinterpret_cast<const Vector<Shared, C>*>(from + q * step);
+      MMADDER_UNROLL for (int e = 0; e < C; ++e) out[q * C + e] = chunk.v[e];
+    }
+  }
+};
+
+// The part of every image plane that is numbered: rows first_row, first_row +
+// row_stride, ... and columns alike.
+struct Grid {
+  int h, w, first_row, first_col, row_stride, col_stride, image_w;
+
+  __device__ __forceinline__ int plane() const { return h * w; }
+};
+
+struct Position {
+  int image, row, col;
+};
+
+// Pixels of one block; only the first one needs a division in 64 bits.
+struct BlockPixels {
+  Grid grid;
+  int first_image, first_in_plane;  // of pixel 0
+  int count;
+
+  // first: number of pixel 0 in the batch; at most `most` belong to the block.
+  static __device__ __forceinline__ BlockPixels from(
+      const Grid& grid, int64_t first, int images, int most) {
+    const int image = (int)(first / grid.plane());
+    const int64_t left = (int64_t)images * grid.plane() - first;
+    return {grid, image, (int)(first - (int64_t)image * grid.plane()),
+            left < most ? (int)left : most};
+  }
+  __device__ __forceinline__ bool has(int n) const { return n < count; }
+  // Pixels that the block does not have repeat its first one.
+  __device__ __forceinline__ Position at(int n) const {
+    const int p = first_in_plane + (has(n) ? n : 0);
+    const int image = p / grid.plane(), in_plane = p - image * grid.plane();
+    const int i = in_plane / grid.w, j = in_plane - i * grid.w;
+    return {first_image + image, grid.first_row + i * grid.row_stride,
+            grid.first_col + j * grid.col_stride};
+  }
+};
+
+template <typename T>
+__device__ __forceinline__ const T* add_bytes(const T* pointer, int64_t n) {
+  return reinterpret_cast<const T*>(
+      reinterpret_cast<const char*>(pointer) + n);
+}
+
+// Moves tiles of packed weights and gathered pixels into shared memory, two
+// buffers in turn. Each thread fetches one pixel at depths first_depth,
+// first_depth + kStep, ... WHOLE_TAPS: kDepth divides the channels, so that a
+// tile lies within one tap.
+template <typename T, typename Shared, typename Tile, bool WHOLE_TAPS>
+struct Loader {
+  static constexpr int D = Tile::kDepth, R = Tile::kRows, P = Tile::kPixels;
+  static constexpr int kThreads = Tile::kThreads;
+  static constexpr int kStep = kThreads / P, kFetched = D / kStep;
+  static constexpr int C = kChunk<Shared>, kChunksAcross = R / C;
+  static constexpr int kChunks = D * kChunksAcross;
+  static constexpr int kFetchedChunks = (kChunks + kThreads - 1) / kThreads;
+  static_assert(kThreads % P == 0 && D % kStep == 0 &&
+                    kThreads % kChunksAcross == 0,
+                "threads share the fetching evenly");
+  // cp.async moves 4 bytes or more and does not convert.
+  static constexpr bool kAsync =
+      WHOLE_TAPS && is_same<T, float> && is_same<Shared, float>;
+
+  // Rows of weights, and depths of pixels, between two fetches of a thread.
+  // In bytes and from the host, they cost the main loop no register.
+  static constexpr int kWeightStep =
+      kThreads / kChunksAcross < D ? kThreads / kChunksAcross : D;
+  static Strides strides(unsigned pitch, unsigned plane) {
+    return {(int64_t)kWeightStep * pitch * (int64_t)sizeof(Shared),
+            (int64_t)kStep * plane * (int64_t)sizeof(T)};
+  }
+
+  const Window& window;
+  const Strides& strides_;
+  Shared* const rows;    // (2, D, R) in shared memory
+  Shared* const pixels;  // (2, D, P) in shared memory
+  const int thread;
+  int row, col;          // what the tap of the next fetch meets
+  const T* source;       // it, at this thread's first depth
+  unsigned met;          // bit per coming tap: it lies inside of the image
+  const Shared* weight;
+  int channel, i, j;     // of the next fetch; tap (i, j)
+  Vector<Shared, C> fetched_rows[kFetchedChunks];
+  Shared fetched[kFetched];
+
+  __device__ __forceinline__ Loader(
+      const Window& window, const Strides& strides, Shared* rows,
+      Shared* pixels, int thread)
+      : window(window), strides_(strides), rows(rows), pixels(pixels),
+        thread(thread) {}
+
+  __device__ __forceinline__ int pixel() const { return thread % P; }
+  __device__ __forceinline__ int first_depth() const { return thread / P; }
+
+  // packed: this group's and class's weights at the block's first row; image:
+  // this pixel's, this group's channels; (row0, col0): what tap (0, 0) meets.
+  __device__ __forceinline__ void start(
+      const Shared* packed, unsigned pitch, const T* image, int row0, int col0,
+      int first_tile) {
+    weight = packed + thread % kChunksAcross * C +
+        ((int64_t)first_tile * D + thread / kChunksAcross) * pitch;
+    const int k = first_tile * D + (WHOLE_TAPS ? 0 : first_depth());
+    const int tap = k / window.channels;
+    channel = k - tap * window.channels;
+    i = tap / window.taps_w;
+    j = tap - i * window.taps_w;
+    row = row0 + i * window.row_step;
+    col = col0 + j * window.col_step;
+    if (WHOLE_TAPS)
+      met = taps_met(row0, col0) >> tap;
+    source = image +
+        (int64_t)(channel + (WHOLE_TAPS ? first_depth() : 0)) *
+            window.plane +
+        (int64_t)row * window.cols + col;
+  }
+
+  // Called for every tile, the one beyond the last too, whose values nobody
+  // uses: under a condition ptxas sinks the loads below the arithmetic. Packed
+  // weights end in a spare tile for it.
+  __device__ __forceinline__ void fetch(int buffer) {
+    if (WHOLE_TAPS && channel >= window.channels) {
+      next_tap();
+      met >>= 1;
+    }
+    MMADDER_UNROLL for (int q = 0; q < kFetchedChunks; ++q) {
+      if (kChunks % kThreads == 0 || thread + q * kThreads < kChunks) {
+        if constexpr (kAsync)
+          __pipeline_memcpy_async(row_chunk(buffer, q), weight, 16);
+        else
+          fetched_rows[q] =
+              *reinterpret_cast<const Vector<Shared, C>*>(weight);
+      }
+      weight = add_bytes(weight, strides_.weight);
+    }
+    if constexpr (WHOLE_TAPS)
+      fetch_one_tap(buffer);
+    else
+      fetch_any_taps();
+  }
+
+  // This thread's part of a tile of pixels, before which there was a barrier.
+  __device__ __forceinline__ float stored_sum(int buffer) const {
+    float sum = 0.f;
+    MMADDER_UNROLL for (int q = 0; q < kFetched; ++q)
+      sum += *pixel_slot(buffer, q);
+    return sum;
+  }
+
+  // Makes the fetched tile visible after the next barrier.
+  __device__ __forceinline__ void store(int buffer) {
+    if constexpr (kAsync) {
+      __pipeline_wait_prior(0);
+    } else {
+      MMADDER_UNROLL for (int q = 0; q < kFetchedChunks; ++q)
+        if (kChunks % kThreads == 0 || thread + q * kThreads < kChunks)
+          *row_chunk(buffer, q) = fetched_rows[q];
+      MMADDER_UNROLL for (int q = 0; q < kFetched; ++q)
+        *pixel_slot(buffer, q) = fetched[q];
+    }
+  }
+
+ private:
+  __device__ __forceinline__ Vector<Shared, C>* row_chunk(
+      int buffer, int q) const {
+    return reinterpret_cast<Vector<Shared, C>*>(
+        rows + buffer * D * R + (thread + q * kThreads) * C);
+  }
+  __device__ __forceinline__ Shared* pixel_slot(int buffer, int q) const {
+    return pixels + buffer * D * P + thread + q * kThreads;
+  }
+  // To the same channel, less all channels, of the next tap.
+  __device__ __forceinline__ void next_tap() {
+    channel -= window.channels;
+    col += window.col_step;
+    source += window.tap_jump;
+    if (++j >= window.taps_w) {
+      j = 0;
+      ++i;
+      col -= window.taps_w * window.col_step;
+      row += window.row_step;
+      source += window.row_jump;
+    }
+  }
+  __device__ __forceinline__ bool inside(int row, int col) const {
+    return (unsigned)row < (unsigned)window.rows &&
+        (unsigned)col < (unsigned)window.cols;
+  }
+  __device__ __forceinline__ unsigned taps_met(int row0, int col0) const {
+    unsigned bits = 0, bit = 1;
+    for (int i = 0; i < window.taps_h; ++i)
+      for (int j = 0; j < window.taps_w; ++j, bit <<= 1)
+        if (inside(row0 + i * window.row_step, col0 + j * window.col_step))
+          bits |= bit;
+    return bits;
+  }
+  __device__ __forceinline__ void fetch_one_tap(int buffer) {
+    MMADDER_UNROLL for (int q = 0; q < kFetched; ++q) {
+      if constexpr (kAsync)
+        __pipeline_memcpy_async(
+            pixel_slot(buffer, q), source, 4, met & 1 ? 0 : 4);
+      else
+        fetched[q] = convert<Shared>(met & 1 ? *source : convert<T>(0.f));
+      source = add_bytes(source, strides_.pixel);
+    }
+    channel += D;
+    if constexpr (kAsync)
+      __pipeline_commit();
+  }
+  __device__ __forceinline__ void fetch_any_taps() {
+    MMADDER_UNROLL for (int q = 0; q < kFetched; ++q) {
+      const bool met = i < window.taps_h && inside(row, col);
+      fetched[q] = convert<Shared>(met ? *source : convert<T>(0.f));
+      channel += kStep;
+      source = add_bytes(source, strides_.pixel);
+      while (channel >= window.channels)
+        next_tap();
+    }
+  }
+};
+
+// Position of a block in the work; see Blocks.
+struct BlockIndex {
+  int row_tile, pixel_tile, split, part;  // part: group and stride class
+
+  __device__ __forceinline__ BlockIndex(unsigned block, const Blocks& blocks) {
+    row_tile = block % blocks.row_tiles;
+    block /= blocks.row_tiles;
+    pixel_tile = block % blocks.pixel_tiles;
+    block /= blocks.pixel_tiles;
+    split = block % blocks.splits;
+    part = block / blocks.splits;
+  }
+};
+
+// Writes a thread's results to out (images, channels, rows, columns).
+template <typename Tile, typename Shared, typename Out>
+__device__ __forceinline__ void write_tile(
+    const float (&result)[Tile::kThreadRows][Tile::kThreadPixels],
+    const ThreadTile<Tile, Shared>& mine, const BlockPixels& pixels, Out* out,
+    int64_t plane, int channels, int first_channel, int rows) {
+  const Grid& grid = pixels.grid;
+  // Four pixels of a row chunk then stay inside one image, and are aligned.
+  const bool whole = grid.plane() % 4 == 0 && grid.row_stride == 1 &&
+      grid.col_stride == 1;
+  MMADDER_UNROLL for (int q = 0; q < Tile::kThreadPixels / 4; ++q) {
+    if (whole && pixels.has(mine.pixel(4 * q))) {
+      const Position at = pixels.at(mine.pixel(4 * q));
+      Out* to = out + ((int64_t)at.image * channels + first_channel) * plane +
+          at.row * grid.image_w + at.col;
+      MMADDER_UNROLL for (int i = 0; i < Tile::kThreadRows; ++i) {
+        Vector<Out, 4> four;
+        MMADDER_UNROLL for (int e = 0; e < 4; ++e)
+          four.v[e] = convert<Out>(result[i][4 * q + e]);
+        if (mine.row(i) < rows)
+          *reinterpret_cast<Vector<Out, 4>*>(to + mine.row(i) * plane) = four;
+      }
+    } else if (!whole) {
+      MMADDER_UNROLL for (int j = 4 * q; j < 4 * q + 4; ++j) {
+        if (!pixels.has(mine.pixel(j)))
+          continue;
+        const Position at = pixels.at(mine.pixel(j));
+        Out* to = out +
+            ((int64_t)at.image * channels + first_channel) * plane +
+            at.row * grid.image_w + at.col;
+        MMADDER_UNROLL for (int i = 0; i < Tile::kThreadRows; ++i)
+          if (mine.row(i) < rows)
+            to[mine.row(i) * plane] = convert<Out>(result[i][j]);
+      }
+    }
+  }
+}
+
+}  // namespace cuda
+}  // namespace mmadder

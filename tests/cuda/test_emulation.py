@@ -1,0 +1,259 @@
+"""The CUDA kernels, run on a CPU, against the float64 reference.
+
+Needs no GPU and no CUDA, only g++. Sanitizers look for stray accesses and
+missing barriers; planted bugs show that they and the comparison find them.
+"""
+import math
+import shutil
+
+import cuda_mutants as mutants
+import emulation
+import pytest
+import torch
+from emulation import Problem
+from geometries import GEOMETRIES, TILES, Geometry
+
+from mmadder.ops import reference
+
+# Both kinds of fetching, split depth, groups.
+SHORT = [TILES[0], TILES[1], TILES[2], TILES[4]]
+
+
+@pytest.fixture(scope='module')
+def compiled(tmp_path_factory):
+    """Return a function sanitizer -> program, each compiled once."""
+    programs = {}
+
+    def get(sanitizer=None):
+        if sanitizer not in programs:
+            programs[sanitizer] = emulation.compile_emulation(
+                tmp_path_factory.mktemp('emulation'), sanitizer)
+        return programs[sanitizer]
+
+    return get
+
+
+def worst_errors(problem, result):
+    """Largest errors of output and gradient in units of the allowed ones.
+
+    A float32 sum of K terms: a few units and a random walk of their sum of
+    magnitudes. The result is rounded once more to the dtype. A gradient
+    2 * sum g * s - sum g is as exact as sum |g|, and s as exact as W.
+    """
+    g = problem.geometry
+    x, w, grad = (t.double() for t in (
+        problem.input, problem.weight, problem.grad_output))
+    expected = reference.adder_conv2d(x, w, *g.arguments)
+    expected_grad, _ = reference.adder_conv2d_backward(
+        grad, x, w, *g.arguments, problem.form)
+    # Sums of |g|: a gradient with every X far below W.
+    magnitude, _ = reference.adder_conv2d_backward(
+        grad.abs(), torch.full_like(x, -1e6), w, *g.arguments)
+    double = problem.dtype == torch.float64
+    unit = torch.finfo(torch.float64 if double else torch.float32).eps / 2
+    rounding = torch.finfo(problem.dtype).eps / 2
+    taps = g.kernel[0] * g.kernel[1]
+    paired = result.forward_plan // 10000 % 10 == 1
+    forward_unit = torch.finfo(torch.float16).eps if paired else unit
+    errors = []
+    for actual, wanted, scale, eps, terms in (
+            (result.output, expected, expected.abs(), forward_unit,
+             taps * x.shape[1] // g.groups),
+            (result.grad_input, expected_grad, magnitude,
+             unit * max(1, w.abs().max().item()),
+             taps * w.shape[0] // g.groups)):
+        walk = 1 if eps == torch.finfo(torch.float16).eps else 4 + 2 * (
+            math.sqrt(terms))
+        allowed = rounding * wanted.abs() + eps * walk * scale + 1e-30
+        error = (actual - wanted).abs() / allowed
+        errors.append(error.nan_to_num(nan=math.inf).max().item())
+    return errors
+
+
+def assert_right(program, problems, folder):
+    for problem, result in zip(problems, emulation.run(
+            program, problems, folder)):
+        errors = worst_errors(problem, result)
+        assert max(errors) <= 1, (problem, errors, vars(result))
+
+
+# ---------------------------------------------------------------- values --
+
+
+@pytest.mark.parametrize('order', emulation.ORDERS)
+def test_every_geometry(compiled, tmp_path, order):
+    """The list of the CPU tests, with and without a split depth."""
+    problems = [
+        Problem(geometry, form=form, order=order, multiprocessors=count)
+        for geometry in GEOMETRIES + TILES
+        for form, count in (('hardtanh', 1), ('sign', 108))]
+    assert_right(compiled(), problems, tmp_path)
+
+
+@pytest.mark.parametrize('dtype', emulation.DTYPES[1:])
+def test_every_dtype(compiled, tmp_path, dtype):
+    problems = [
+        Problem(geometry, dtype, form, 'shuffled', count)
+        for geometry in GEOMETRIES + TILES
+        for form, count in (('hardtanh', 132), ('sign', 1))]
+    assert_right(compiled(), problems, tmp_path)
+
+
+def test_random_geometries(compiled, tmp_path):
+    problems = [
+        Problem(geometry, form=emulation.FORMS[i % 2], order='shuffled',
+                multiprocessors=1 + 131 * (i % 2), seed=i)
+        for i, geometry in enumerate(emulation.random_geometries(60))]
+    assert_right(compiled(), problems, tmp_path)
+
+
+def test_every_kernel_is_met(compiled, tmp_path):
+    """The lists above reach each tile with each way of fetching."""
+    problems = [Problem(geometry, dtype, multiprocessors=count)
+                for geometry in GEOMETRIES + TILES
+                for dtype in emulation.DTYPES for count in (1, 108)]
+    results = emulation.run(compiled(), problems, tmp_path)
+    fetching = {0, 1000}
+    assert {result.forward_plan % 100000 for result in results} == {
+        0, 11128, *(rows + f for rows in (32, 64, 128) for f in fetching)}
+    assert {result.input_grad_plan % 100000 for result in results} == {
+        0, *(rows + f for rows in (64, 128) for f in fetching)}
+    for plan in ('forward_plan', 'input_grad_plan'):
+        assert {getattr(r, plan) >= 100000 for r in results} == {False, True}
+
+
+def test_same_bits_whatever_the_order(compiled, tmp_path):
+    problems = [
+        Problem(geometry, order=order, multiprocessors=108, seed=0)
+        for geometry in TILES for order in emulation.ORDERS]
+    results = emulation.run(compiled(), problems, tmp_path)
+    for i in range(0, len(results), 3):
+        for other in results[i + 1:i + 3]:
+            assert torch.equal(results[i].output, other.output)
+            assert torch.equal(results[i].grad_input, other.grad_input)
+
+
+@pytest.mark.parametrize('form', emulation.FORMS)
+@pytest.mark.parametrize('geometry', [
+    Geometry(1, 32, (4, 5), 40, (1, 1)), Geometry(1, 2, (4, 5), 3, (1, 1))])
+def test_nan_and_infinity(compiled, tmp_path, geometry, form):
+    """As on the CPU: NaN reaches all that see it, infinity is a distance."""
+
+    def change(x, w, g):
+        x[0, 0, 0, 1], x[0, 1, 1, 2] = math.nan, math.inf
+        x[0, 1, 2, 2] = -math.inf
+        g.fill_(1)
+
+    problem = Problem(geometry, form=form, change=change)
+    result, = emulation.run(compiled(), [problem], tmp_path)
+    y, grad = result.output, result.grad_input
+    assert y[0, :, 0, 1].isnan().all() and y.isnan().sum() == len(y[0])
+    assert (y[0, :, 1:3, 2] == -math.inf).all()
+    assert grad[0, 0, 0, 1].isnan() and grad.isnan().sum() == 1
+    assert grad[0, 1, 1, 2] == -geometry.out_channels
+    assert grad[0, 1, 2, 2] == geometry.out_channels
+
+
+def test_sign_of_zero_is_zero(compiled, tmp_path):
+    def change(x, w, g):
+        x.fill_(0.5), w.fill_(0.5)
+
+    problem = Problem(TILES[0], form='sign', change=change)
+    result, = emulation.run(compiled(), [problem], tmp_path)
+    # Sums of g / 2 - g / 2 in another order: zero but for rounding.
+    assert result.grad_input.abs().max() < 1e-4
+
+
+def test_float16_sums_beyond_its_range_are_infinite(compiled, tmp_path):
+    def change(x, w, g):
+        x.fill_(6e4), w.fill_(-6e4)
+
+    problem = Problem(TILES[0], torch.float16, change=change)
+    result, = emulation.run(compiled(), [problem], tmp_path)
+    assert (result.output == -math.inf).all()
+
+
+def test_more_than_2_to_the_31_elements(compiled):
+    """Only the last blocks run, on memory that is mostly never touched."""
+    emulation.run_far(compiled())
+
+
+# ------------------------------------------------------------ sanitizers --
+
+
+@pytest.mark.parametrize('sanitizer', ['address', 'thread'])
+def test_sanitizers_find_nothing(compiled, tmp_path, sanitizer):
+    problems = [
+        Problem(geometry, dtype, form, multiprocessors=count)
+        for geometry in SHORT
+        for dtype, form, count in ((torch.float32, 'hardtanh', 1),
+                                   (torch.float16, 'sign', 16))]
+    assert_right(compiled(sanitizer), problems, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('sanitizer', ['address', 'thread'])
+def test_sanitizers_find_nothing_at_length(compiled, tmp_path, sanitizer):
+    problems = [
+        Problem(geometry, dtype, form, 'shuffled', count)
+        for geometry in GEOMETRIES + TILES + emulation.random_geometries(20)
+        for dtype in emulation.DTYPES
+        for form, count in (('hardtanh', 1), ('sign', 132))]
+    assert_right(compiled(sanitizer), problems, tmp_path)
+
+
+# --------------------------------------------------------------- mutants --
+
+
+def plant(mutant, folder):
+    """Copy the kernels with one bug; return the folder."""
+    name, old, new, occurrence, _ = mutants.MUTANTS[mutant]
+    csrc = shutil.copytree(emulation.CSRC, folder / 'csrc')
+    parts = (csrc / name).read_text().split(old)
+    assert len(parts) > occurrence, f'{name} has no such line any more'
+    (csrc / name).write_text(
+        old.join(parts[:occurrence]) + new + old.join(parts[occurrence:]))
+    return csrc
+
+
+def is_noticed(program, folder):
+    """Whether values, a sanitizer or the emulation itself object."""
+
+    def change(x, w, g):
+        x[0, 0, 0, 0] = math.nan
+
+    problems = [
+        Problem(geometry, dtype, form, order, count)
+        for order in emulation.ORDERS for geometry in SHORT + TILES[6:8]
+        for dtype, form, count in (
+            (torch.float32, 'hardtanh', 1), (torch.bfloat16, 'sign', 108),
+            (torch.float32, 'hardtanh', 108))]
+    problems.append(Problem(TILES[7], change=change))
+    try:
+        results = emulation.run(program, problems, folder)
+        emulation.run_far(program)
+    except emulation.Crash:
+        return True
+    *results, with_nan = results
+    return (not with_nan.grad_input[0, 0, 0, 0].isnan() or any(
+        max(worst_errors(p, r)) > 1 for p, r in zip(problems, results)))
+
+
+@pytest.mark.parametrize('mutant', mutants.MUTANTS)
+def test_mutants_can_be_planted(tmp_path, mutant):
+    plant(mutant, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('sanitizer', emulation.SANITIZERS)
+def test_nothing_is_noticed_without_a_bug(compiled, tmp_path, sanitizer):
+    assert not is_noticed(compiled(sanitizer), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('mutant', mutants.MUTANTS)
+def test_mutants_are_noticed(tmp_path, mutant):
+    csrc = plant(mutant, tmp_path)
+    program = emulation.compile_emulation(
+        tmp_path, mutants.MUTANTS[mutant][-1], csrc)
+    assert is_noticed(program, tmp_path)
