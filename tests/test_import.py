@@ -31,9 +31,10 @@ def link(source, target, leave_out):
 def test_import_fills_the_root_registries():
     for registry, names in (
             ('MODELS', ('AWN', 'WS', 'AdderConv2d', 'AdderFPN',
-                        'AdderResNet')),
+                        'AdderResNet', 'AdderResNetCIFAR',
+                        'BNLogitsHead')),
             ('HOOKS', ('CheckpointCheckHook', 'LossScaleHook')),
-            ('DATASETS', ('CheckedXMLDataset', )),
+            ('DATASETS', ('CIFAR10Images', 'CheckedXMLDataset')),
             ('TRANSFORMS', ('CheckedLoadImageFromFile', ))):
         for name in names:
             assert name in getattr(mmengine.registry, registry).module_dict
