@@ -33,7 +33,8 @@ def test_import_fills_the_root_registries():
             ('MODELS', ('AWN', 'WS', 'AdderConv2d', 'AdderFPN',
                         'AdderResNet', 'AdderResNetCIFAR',
                         'BNLogitsHead')),
-            ('HOOKS', ('CheckpointCheckHook', 'LossScaleHook')),
+            ('HOOKS', ('CheckpointCheckHook', 'LossScaleHook',
+                       'RobustInferenceHook')),
             ('DATASETS', ('CIFAR10Images', 'CheckedXMLDataset')),
             ('TRANSFORMS', ('CheckedLoadImageFromFile', ))):
         for name in names:
