@@ -103,8 +103,11 @@ def resume(cfg, checkpoint):
 def build_model(cfg):
     """Return the config's model on the CPU, with random weights."""
     scope = cfg.get('default_scope', 'mmengine')
+    model = dict(cfg.model)
+    if 'data_preprocessor' in cfg:  # as the runner does
+        model.setdefault('data_preprocessor', cfg.data_preprocessor)
     with DefaultScope.overwrite_default_scope(scope):
-        return MODELS.build(cfg.model)
+        return MODELS.build(model)
 
 
 def build_runner(cfg):

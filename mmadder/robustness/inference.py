@@ -125,7 +125,7 @@ def warn_of_batch(labels, num_classes=None):
     classes = num_classes or int(labels.max()) + 1
     found = len(labels.unique())
     expected = classes * (1 - (1 - 1 / classes) ** len(labels))
-    if found < expected / 2:
+    if found < 0.6 * expected:
         warnings.warn(SORTED_WARNING.format(found=found, classes=classes),
                       RobustInferenceWarning, stacklevel=2)
 

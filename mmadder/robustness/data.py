@@ -1,0 +1,60 @@
+"""The test images of a config as pixels in [0, 1]."""
+
+import torch
+from mmengine.registry import DATASETS, DefaultScope
+from torch.utils.data import Subset
+
+from mmadder.errors import InputError
+
+
+def load_pixels(cfg, classifier, count, seed=0):
+    """Load test images, balanced over the classes and shuffled.
+
+    Args:
+        cfg (Config): of MMPretrain, with ``test_dataloader``.
+        classifier (PixelClassifier): says the order of the channels.
+        count (int): images; at most as many as there are.
+        seed (int): of the choice and the order.
+    Returns:
+        (Tensor, Tensor): images (count, 3, H, W), float32, in [0, 1]; and
+        labels (count,), int64.
+    Raises:
+        InputError: the dataset is no classification set, has fewer images,
+            or pictures of several sizes.
+    """
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    if not hasattr(dataset, 'get_gt_labels'):
+        raise InputError('attacks need a classification dataset, '
+                         f'{type(dataset).__name__} has no labels of images')
+    labels = torch.from_numpy(dataset.get_gt_labels()).long()
+    if not 1 <= count <= len(labels):
+        raise InputError(f'{count} images were asked for, the test set has '
+                         f'{len(labels)}')
+    chosen = balanced_sample(labels, count, seed)
+    samples = [sample['inputs'] for sample in Subset(dataset, chosen)]
+    shapes = {tuple(sample.shape) for sample in samples}
+    if len(shapes) > 1:
+        raise InputError('attacks need pictures of one size, the test '
+                         f'pipeline gives {sorted(shapes)}')
+    return classifier.from_uint8(torch.stack(samples)), labels[chosen]
+
+
+def balanced_sample(labels, count, seed):
+    """Choose images so that class counts differ by one at most.
+
+    Args:
+        labels (Tensor): (N,)
+        count, seed (int)
+    Returns:
+        list[int]: shuffled indices. Where classes have too few images, the
+        others fill up.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(labels), generator=generator)
+    rank = torch.empty(len(labels), dtype=torch.long)  # within its class
+    for label in labels.unique():
+        own = (labels[order] == label).nonzero().flatten()
+        rank[own] = torch.arange(len(own))
+    chosen = order[rank.argsort(stable=True)[:count]]
+    return chosen[torch.randperm(count, generator=generator)].tolist()
