@@ -22,8 +22,8 @@ from mmadder.errors import InputError
 from mmadder.robustness import (Attack, Column, Evaluation, PixelClassifier,
                                 attacker_columns, check_model, check_results,
                                 check_sweep, eps_sweep, load_pixels,
-                                markdown_table, steps_sweep, table_columns,
-                                write_merged)
+                                markdown_table, recalibrate, steps_sweep,
+                                table_columns, write_merged)
 
 EPS_SWEEP = [i / 100 for i in range(1, 11)]
 STEPS_SWEEP = [1, 2, 3, 5, 7, 10, 20, 30, 40, 50]
@@ -50,6 +50,10 @@ def parse_args():
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--without-logit-bn', action='store_true',
                         help='R and r leave the norm of the logits alone')
+    parser.add_argument('--recalibrate', type=int, default=0, metavar='N',
+                        help='first estimate the tracked statistics anew '
+                        'from N training images: for networks trained on '
+                        'other images, such as uncompressed ones')
     parser.add_argument('--no-table', action='store_true',
                         help='leave out the six columns of Table 1 and the '
                         'attackers that batch statistics do not mislead')
@@ -131,10 +135,16 @@ def choose_columns(args):
 
 
 def prepare(args):
-    classifier, cfg, digest = load(args.config, args.checkpoint, args)
+    classifier, cfg, digest = load(args.config, args.checkpoint, args,
+                                   bool(args.recalibrate))
     source = None
     facts = dict(name=args.name or Path(args.config).stem,
                  config=Path(args.config).name, checkpoint=digest)
+    if args.recalibrate:
+        facts['recalibrated'] = args.recalibrate
+        images, _ = load_pixels(
+            cfg, classifier, args.recalibrate, args.seed, split='train')
+        recalibrate(classifier, images)
     if args.transfer_from:
         source, _, facts['transfer_from'] = load(*args.transfer_from, args)
     images, labels = load_pixels(cfg, classifier, args.images, args.seed)
@@ -143,13 +153,13 @@ def prepare(args):
         not args.without_logit_bn, source, args.json, facts)
 
 
-def load(config, checkpoint, args):
+def load(config, checkpoint, args, train=False):
     """Return classifier, config and the checkpoint's hash."""
     cli.require_file(checkpoint, 'checkpoint')
     cfg = cli.load_config(argparse.Namespace(
         config=config, cfg_options=args.cfg_options, local_rank=0,
         data_root=args.data_root, launcher='none', work_dir=None),
-        ('test_dataloader', ))
+        ('test_dataloader', 'train_dataloader')[:1 + train])
     model = cli.build_model(cfg)
     if not hasattr(model, 'head'):
         raise InputError(f'{config} is no classifier of MMPretrain: attacks '

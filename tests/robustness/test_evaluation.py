@@ -1,4 +1,5 @@
 """Columns, resuming, tables and the tool, on a toy classifier."""
+import itertools
 import json
 import runpy
 import sys
@@ -17,8 +18,8 @@ from mmadder.errors import InputError
 from mmadder.robustness import (Attack, Column, Evaluation, PixelClassifier,
                                 RobustInferenceWarning, attacker_columns,
                                 eps_sweep, load_pixels, markdown_table,
-                                robust_inference, steps_sweep, table_columns,
-                                write_merged)
+                                recalibrate, robust_inference, steps_sweep,
+                                table_columns, write_merged)
 from mmadder.robustness.data import balanced_sample
 
 ROOT = Path(__file__).parents[2]
@@ -196,12 +197,31 @@ def test_balanced_sample():
     assert chosen != balanced_sample(labels, 30, seed=1)
 
 
+def test_recalibration():
+    """Tracked statistics become those of the images; nothing else does."""
+    model, images, _ = toy()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    recalibrate(model, images, batch_size=20)
+    norm = model[1]
+    features = model[0](images).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(norm.running_mean, features.mean(1))
+    torch.testing.assert_close(
+        norm.running_var, features.var(1), rtol=1e-2, atol=0)
+    assert norm.momentum == .1
+    assert not any(module.training for module in model.modules())
+    changed = [key for key, value in model.state_dict().items()
+               if not torch.equal(value, before[key])]
+    assert changed == ['1.running_mean', '1.running_var',
+                       '1.num_batches_tracked']
+
+
 @pytest.fixture
 def cifar(tmp_path):
     """A data root with two pictures per class, and a small config."""
     rng = np.random.default_rng(0)
-    for name in CIFAR10.METAINFO['classes']:
-        folder = tmp_path / 'cifar' / 'test' / name
+    for split, name in itertools.product(
+            ('train', 'test'), CIFAR10.METAINFO['classes']):
+        folder = tmp_path / 'cifar' / split / name
         folder.mkdir(parents=True)
         for i in range(2):
             cv2.imwrite(str(folder / f'{i}.png'), rng.integers(
@@ -268,7 +288,10 @@ def test_sweeps_and_merging(cifar, monkeypatch, capsys):
         run_tool(monkeypatch, cifar / 'small.py', cifar / 'small.pth',
                  '--data-root', cifar / 'cifar', '--images', 10, '--modes',
                  'eval', 'R', '--no-table', '--sweep', 'eps', '--json',
-                 cifar / f'{name}.json', '--name', name)
+                 cifar / f'{name}.json', '--name', name,
+                 '--recalibrate', 20 * (name == 'b'))
+    settings = json.loads((cifar / 'b.json').read_text())['settings']
+    assert settings['recalibrated'] == 20
     capsys.readouterr()
     run_tool(monkeypatch, '--merge', cifar / 'a.json', cifar / 'b.json',
              '--out', cifar / 'merged')
