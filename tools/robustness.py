@@ -71,7 +71,8 @@ def parse_args():
                         default=[], help='add PGD with eps from 0.01 to 0.1, '
                         'or with 1 to 50 steps')
     parser.add_argument('--sweep-images', type=int, help='default: all')
-    parser.add_argument('--data-root')
+    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--data-root', help='as for tools/test.py')
     parser.add_argument('--cfg-options', nargs='+',
                         action=DictAction, default={},
                         metavar='KEY=VALUE')
@@ -139,9 +140,9 @@ def prepare(args):
                                    bool(args.recalibrate))
     source = None
     facts = dict(name=args.name or Path(args.config).stem,
-                 config=Path(args.config).name, checkpoint=digest)
+                 config=Path(args.config).name, checkpoint=digest,
+                 recalibrated=args.recalibrate)
     if args.recalibrate:
-        facts['recalibrated'] = args.recalibrate
         images, _ = load_pixels(
             cfg, classifier, args.recalibrate, args.seed, split='train')
         recalibrate(classifier, images)
@@ -166,13 +167,14 @@ def load(config, checkpoint, args, train=False):
                          'need logits')
     load_pretrained(model, checkpoint)
     digest = hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()[:16]
-    return PixelClassifier(model).eval(), cfg, digest
+    return PixelClassifier(model).eval().to(args.device), cfg, digest
 
 
 def note_warnings(evaluation, modes):
     """Keep with the results what speaks against trusting them."""
-    found = evaluation.results['warnings'] = {}
-    images, labels = evaluation.batches[0]
+    found = evaluation.results.setdefault('warnings', {})
+    device = next(evaluation.classifier.parameters()).device
+    images, labels = (x.to(device) for x in evaluation.batches[0])
     for mode in modes:
         with evaluation.inference(mode):
             found[mode] = check_model(evaluation.classifier, images, labels)

@@ -66,8 +66,9 @@ def recalibrate(classifier, images, batch_size=250):
         norm.reset_running_stats()
         norm.momentum = None  # the mean over all batches
     classifier.train()
+    device = next(classifier.parameters()).device
     for batch in images.split(batch_size):
-        classifier(batch)
+        classifier(batch.to(device))
     for module, mode in training.items():
         module.training = mode
     for norm, momentum in norms.items():

@@ -73,7 +73,8 @@ class Evaluation:
 
     Args:
         classifier (PixelClassifier): or any pixels-to-logits module.
-        images, labels (Tensor): (N, C, H, W) in [0, 1], and (N,).
+        images, labels (Tensor): (N, C, H, W) in [0, 1], and (N,), on the CPU;
+            batches follow the classifier.
         batch_size (int): of attacks and of batch statistics. The last batch
             joins the one before if it is smaller than half.
         seed (int): of the attacks; batch i has the same random numbers in
@@ -173,6 +174,8 @@ class Evaluation:
             self.classifier, mode, self.include_logit_bn, **kwargs)
 
     def _measure_batch(self, mode, column, images, labels, seed):
+        device = next(self.classifier.parameters()).device
+        images, labels = images.to(device), labels.to(device)
         adversarial, change = images, 0.
         if column.attack is not None:
             with self._attacked(mode, column.kind) as model:

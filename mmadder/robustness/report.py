@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from mmadder.analysis.plots import INK, _subplots
+from mmadder.analysis.plots import INK, subplots
 from mmadder.errors import InputError
 
 COLOURS = ('#0b7285', '#c2410c', '#7048e8', '#2b8a3e', '#a61e4d', INK)
@@ -94,7 +94,7 @@ def sweep_curves(runs, note):
 
 def plot_sweep(curves, note):
     """Draw the curves of :func:`sweep_curves`; returns the figure."""
-    figure, axis = _subplots(figsize=(5.4, 3.6))
+    figure, axis = subplots(figsize=(5.4, 3.6))
     for i, (name, points) in enumerate(curves.items()):
         axis.plot(*zip(*[(x, 100 * y) for x, y in points]), marker='o',
                   markersize=4, linewidth=1.3, label=name,

@@ -1,5 +1,4 @@
 """Columns, resuming, tables and the tool, on a toy classifier."""
-import itertools
 import json
 import runpy
 import sys
@@ -216,16 +215,8 @@ def test_recalibration():
 
 
 @pytest.fixture
-def cifar(tmp_path):
-    """A data root with two pictures per class, and a small config."""
-    rng = np.random.default_rng(0)
-    for split, name in itertools.product(
-            ('train', 'test'), CIFAR10.METAINFO['classes']):
-        folder = tmp_path / 'cifar' / split / name
-        folder.mkdir(parents=True)
-        for i in range(2):
-            cv2.imwrite(str(folder / f'{i}.png'), rng.integers(
-                0, 256, (32, 32, 3), dtype=np.uint8))
+def small(cifar, tmp_path):
+    """A folder with a small config and its checkpoint, beside the data."""
     config = tmp_path / 'small.py'
     config.write_text(CONFIG)
     torch.manual_seed(0)
@@ -234,15 +225,15 @@ def cifar(tmp_path):
     return tmp_path
 
 
-def test_pixels_of_a_config(cifar):
-    cfg = Config.fromfile(cifar / 'small.py')
-    cfg.test_dataloader.dataset.data_root = str(cifar / 'cifar')
+def test_pixels_of_a_config(small):
+    cfg = Config.fromfile(small / 'small.py')
+    cfg.test_dataloader.dataset.data_root = str(small / 'cifar')
     classifier = PixelClassifier(cli.build_model(cfg))
     images, labels = load_pixels(cfg, classifier, 10, seed=0)
     assert images.shape == (10, 3, 32, 32)
     assert sorted(labels.tolist()) == list(range(10))
     name = CIFAR10.METAINFO['classes'][labels[0]]
-    files = [cv2.imread(str(cifar / 'cifar' / 'test' / name / f'{i}.png'))
+    files = [cv2.imread(str(small / 'cifar' / 'test' / name / f'{i}.png'))
              for i in range(2)]
     found = (images[0].permute(1, 2, 0) * 255).round().byte().numpy()
     assert any(np.array_equal(found, file[..., ::-1]) for file in files)
@@ -256,12 +247,12 @@ def run_tool(monkeypatch, *args):
     runpy.run_path(path, run_name='__main__')
 
 
-def test_tool_end_to_end(cifar, monkeypatch, capsys):
-    arguments = (cifar / 'small.py', cifar / 'small.pth', '--data-root',
-                 cifar / 'cifar', '--images', 20, '--batch-size', 10,
-                 '--json', cifar / 'a.json', '--name', 'toy')
+def test_tool_end_to_end(small, monkeypatch, capsys):
+    arguments = (small / 'small.py', small / 'small.pth', '--data-root',
+                 small / 'cifar', '--images', 10, '--json',
+                 small / 'a.json', '--name', 'toy')
     run_tool(monkeypatch, *arguments, '--legacy-rfgsm', '--transfer-from',
-             cifar / 'small.py', cifar / 'small.pth')
+             small / 'small.py', small / 'small.pth')
     table = capsys.readouterr().out.splitlines()
     header = next(line for line in table if line.startswith('| network'))
     assert header.startswith(
@@ -270,34 +261,39 @@ def test_tool_end_to_end(cifar, monkeypatch, capsys):
     assert [line.split(' | ')[0] for line in table
             if line.startswith('| toy')] == ['| toy', '| toy-R', '| toy-r']
     assert any(line.startswith('R: batch dependence') for line in table)
-    results = json.loads((cifar / 'a.json').read_text())
+    results = json.loads((small / 'a.json').read_text())
     assert set(results['rows']['R']) == {
         'Clean', 'FGSM', 'BIM7', 'PGD7', 'MIM5', 'RFGSM5', 'PGD7 detached',
         'PGD7 eval', 'LegacyRFGSM5', 'PGD7 transfer'}
     # Same images, same seed: the same figures from a fresh file.
-    (cifar / 'a.json').rename(cifar / 'b.json')
+    (small / 'a.json').rename(small / 'b.json')
     run_tool(monkeypatch, *arguments, '--modes', 'r', '--transfer-from',
-             cifar / 'small.py', cifar / 'small.pth')
-    again = json.loads((cifar / 'a.json').read_text())
+             small / 'small.py', small / 'small.pth')
+    again = json.loads((small / 'a.json').read_text())
     for label, entry in again['rows']['r'].items():
         assert entry == results['rows']['r'][label]
 
 
-def test_sweeps_and_merging(cifar, monkeypatch, capsys):
+def test_sweeps_and_merging(small, monkeypatch, capsys):
     for name in ('a', 'b'):
-        run_tool(monkeypatch, cifar / 'small.py', cifar / 'small.pth',
-                 '--data-root', cifar / 'cifar', '--images', 10, '--modes',
+        run_tool(monkeypatch, small / 'small.py', small / 'small.pth',
+                 '--data-root', small / 'cifar', '--images', 10, '--modes',
                  'eval', 'R', '--no-table', '--sweep', 'eps', '--json',
-                 cifar / f'{name}.json', '--name', name,
+                 small / f'{name}.json', '--name', name,
                  '--recalibrate', 20 * (name == 'b'))
-    settings = json.loads((cifar / 'b.json').read_text())['settings']
+    settings = json.loads((small / 'b.json').read_text())['settings']
     assert settings['recalibrated'] == 20
+    with pytest.raises(SystemExit):
+        run_tool(monkeypatch, small / 'small.py', small / 'small.pth',
+                 '--data-root', small / 'cifar', '--images', 10, '--json',
+                 small / 'b.json', '--name', 'b')
+    assert 'recalibrated 20 (now 0)' in capsys.readouterr().err
     capsys.readouterr()
-    run_tool(monkeypatch, '--merge', cifar / 'a.json', cifar / 'b.json',
-             '--out', cifar / 'merged')
-    figure = cv2.imread(str(cifar / 'merged' / 'eps.png'))
+    run_tool(monkeypatch, '--merge', small / 'a.json', small / 'b.json',
+             '--out', small / 'merged')
+    figure = cv2.imread(str(small / 'merged' / 'eps.png'))
     assert figure.std() > 5
-    assert not (cifar / 'merged' / 'steps.png').exists()
+    assert not (small / 'merged' / 'steps.png').exists()
 
 
 def test_merged_table(toy_set, tmp_path):
@@ -331,13 +327,13 @@ def test_merged_table(toy_set, tmp_path):
     (('--eps', 'much'), '--eps much: expected a number such as 8/255'),
     (('--images', '21'), 'the test set has 20'),
 ])
-def test_wrong_input_of_the_tool(cifar, monkeypatch, capsys, arguments,
+def test_wrong_input_of_the_tool(small, monkeypatch, capsys, arguments,
                                  message):
     with pytest.raises(SystemExit) as stopped:
-        run_tool(monkeypatch, cifar / 'small.py', cifar / 'small.pth',
-                 '--data-root', cifar / 'cifar', *arguments)
+        run_tool(monkeypatch, small / 'small.py', small / 'small.pth',
+                 '--data-root', small / 'cifar', *arguments)
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        run_tool(monkeypatch, '--merge', 'none.json', '--out', cifar)
+        run_tool(monkeypatch, '--merge', 'none.json', '--out', small)
     assert 'none.json does not exist' in capsys.readouterr().err
