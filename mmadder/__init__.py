@@ -10,6 +10,9 @@ from .version import __version__
 if MISSING:
     raise ImportError(MISSING)
 
-from . import datasets, engine, layers, models, ops
+from . import datasets, engine, layers, models, ops, robustness
 
-__all__ = ['__version__', 'datasets', 'engine', 'layers', 'models', 'ops']
+__all__ = [
+    '__version__', 'datasets', 'engine', 'layers', 'models', 'ops',
+    'robustness'
+]

@@ -1,5 +1,6 @@
 """Tiny data for tests of datasets and tools."""
 
+import itertools
 from pathlib import Path
 
 import cv2
@@ -7,6 +8,7 @@ import mmengine
 import numpy as np
 import pytest
 from hypothesis import settings
+from mmpretrain.datasets import CIFAR10
 
 # The same examples in every run, however slow the machine. A sanitized build
 # takes --hypothesis-profile=few.
@@ -94,6 +96,20 @@ def digits(tmp_path_factory):
     make_voc(root / 'VOC2007')
     make_crops(root / 'crops')
     return root
+
+
+@pytest.fixture
+def cifar(tmp_path):
+    """Return a data root with two pictures per class of CIFAR-10 a split."""
+    rng = np.random.default_rng(0)
+    for split, name in itertools.product(
+            ('train', 'test'), CIFAR10.METAINFO['classes']):
+        folder = tmp_path / 'cifar' / split / name
+        folder.mkdir(parents=True)
+        for i in range(2):
+            cv2.imwrite(str(folder / f'{i}.png'), rng.integers(
+                0, 256, (32, 32, 3), dtype=np.uint8))
+    return tmp_path / 'cifar'
 
 
 @pytest.fixture

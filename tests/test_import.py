@@ -31,9 +31,11 @@ def link(source, target, leave_out):
 def test_import_fills_the_root_registries():
     for registry, names in (
             ('MODELS', ('AWN', 'WS', 'AdderConv2d', 'AdderFPN',
-                        'AdderResNet')),
-            ('HOOKS', ('CheckpointCheckHook', 'LossScaleHook')),
-            ('DATASETS', ('CheckedXMLDataset', )),
+                        'AdderResNet', 'AdderResNetCIFAR',
+                        'BNLogitsHead')),
+            ('HOOKS', ('CheckpointCheckHook', 'LossScaleHook',
+                       'RobustInferenceHook')),
+            ('DATASETS', ('CIFAR10Images', 'CheckedXMLDataset')),
             ('TRANSFORMS', ('CheckedLoadImageFromFile', ))):
         for name in names:
             assert name in getattr(mmengine.registry, registry).module_dict

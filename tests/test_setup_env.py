@@ -102,3 +102,18 @@ def test_interrupted_step_leaves_no_stamp(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         setup.step('one', 0, [], fail)
     assert not (tmp_path / '.mmadder' / 'one').exists()
+
+
+def test_torchattacks_comes_without_its_old_requests(tmp_path, monkeypatch):
+    """After what it imports, and before our extension."""
+    calls = []
+    monkeypatch.setattr(setup_env.Setup, 'make_environment', lambda _: None)
+    monkeypatch.setattr(setup_env.Setup, 'pip', lambda _, step, *arguments:
+                        calls.append((step, '--no-deps' in arguments)))
+    monkeypatch.setattr(setup_env, 'install_mmcv', lambda *_: None)
+    monkeypatch.setattr(setup_env, 'check_imports', lambda _: None)
+    setup_env.run_all(tmp_path)
+    assert calls[-3:] == [('robustness', False), ('torchattacks', True),
+                          ('extension', True)]
+    text = (ROOT / 'requirements' / 'torchattacks.txt').read_text()
+    assert 'torchattacks==' in text

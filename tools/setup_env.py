@@ -258,8 +258,8 @@ def run_all(venv):
              for path in REQUIREMENTS.glob('*.txt')}
     setup.make_environment()
 
-    def install(name):
-        return lambda: setup.pip(name, 'install', '-r',
+    def install(name, *options):
+        return lambda: setup.pip(name, 'install', *options, '-r',
                                  REQUIREMENTS / f'{name}.txt')
 
     for name, minutes in (('torch', 2), ('build', 0.2)):
@@ -268,8 +268,11 @@ def run_all(venv):
     # mmcv needs the packages of the next step at run time only.
     setup.step('mmcv', '0.2 to 10', [texts['mmcv']],
                lambda: install_mmcv(setup, mmcv))
-    for name in ('openmmlab', 'quickstart', 'tests'):
+    for name in ('openmmlab', 'quickstart', 'tests', 'robustness'):
         setup.step(name, 0.5, [texts[name]], install(name))
+    # Its metadata pins an old requests, which it does not import.
+    setup.step('torchattacks', 0.1, [texts['torchattacks']],
+               install('torchattacks', '--no-deps'))
     check_imports(setup)
     sources = [ROOT / 'setup.py', *sorted((ROOT / 'mmadder/csrc').rglob('*'))]
     setup.step(

@@ -15,7 +15,8 @@ INK, GRID, ACCENT, SECOND = '#1f2933', '#e4e7eb', '#0b7285', '#c2410c'
 SCORE_TO_DRAW = 0.5
 
 
-def _subplots(*args, **kwargs):
+def subplots(*args, **kwargs):
+    """Return a figure in our style and its axes; arguments of both."""
     from matplotlib.figure import Figure
     figure = Figure(layout='constrained', dpi=120, **kwargs)
     axes = figure.subplots(*args)
@@ -62,7 +63,7 @@ def plot_training(runs, metric):
         runs (dict): name to the result of :func:`read_scalars`.
         metric (str): key such as 'pascal_voc/mAP'.
     """
-    figure, (left, right) = _subplots(1, 2, figsize=(9, 3.4))
+    figure, (left, right) = subplots(1, 2, figsize=(9, 3.4))
     for (name, (train, val)), colour in zip(
             runs.items(), (ACCENT, SECOND, INK, '#7048e8')):
         steps = [record['step'] for record in train]
@@ -89,8 +90,8 @@ def plot_precision_recall(rows, columns=5):
     """
     columns = min(columns, len(rows))
     lines = -(-len(rows) // columns)
-    figure, axes = _subplots(lines, columns,
-                             figsize=(1.9 * columns, 2.1 * lines))
+    figure, axes = subplots(lines, columns,
+                            figsize=(1.9 * columns, 2.1 * lines))
     axes = np.ravel(axes)
     for axis, row in zip(axes, rows):
         axis.plot(row['recall'], row['precision'], color=ACCENT)
@@ -114,7 +115,7 @@ def plot_confusion(matrix, classes):
         classes (tuple of str)
     """
     side = min(2.2 + 0.42 * len(matrix), 14)
-    figure, axis = _subplots(figsize=(side, side))
+    figure, axis = subplots(figsize=(side, side))
     axis.grid(False)
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     axis.imshow(shares, cmap='GnBu', vmin=0, vmax=1)

@@ -109,6 +109,15 @@ def get_state_dict(checkpoint, name):
     return state_dict
 
 
+def read_state_dict(checkpoint, map_location='cpu'):
+    """Read the tensors of a checkpoint file; see :func:`get_state_dict`.
+
+    Raises:
+        InputError: the file is missing, no checkpoint, or has no tensors.
+    """
+    return get_state_dict(_read(checkpoint, map_location), name=checkpoint)
+
+
 def load_pretrained(model, checkpoint, prefix=None, map_location='cpu',
                     ignore=()):
     """Load pretrained weights, all of them or none.
@@ -125,8 +134,7 @@ def load_pretrained(model, checkpoint, prefix=None, map_location='cpu',
             shapes are not the model's; the model is then unchanged, and the
             message lists the keys.
     """
-    state_dict = get_state_dict(
-        _read(checkpoint, map_location), name=checkpoint)
+    state_dict = read_state_dict(checkpoint, map_location)
     if prefix is not None:
         state_dict = _below_prefix(state_dict, prefix, checkpoint)
     difference = compare_state_dict(model, state_dict, ignore)

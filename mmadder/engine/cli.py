@@ -10,7 +10,7 @@ import sys
 import torch.distributed
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.device import get_device
-from mmengine.registry import RUNNERS
+from mmengine.registry import MODELS, RUNNERS, DefaultScope
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmadder.engine.data_root import (DATALOADERS, replace_data_root,
@@ -98,6 +98,16 @@ def resume(cfg, checkpoint):
             return
     require_file(checkpoint, 'checkpoint')
     cfg.resume, cfg.load_from = True, checkpoint
+
+
+def build_model(cfg):
+    """Return the config's model on the CPU, with random weights."""
+    scope = cfg.get('default_scope', 'mmengine')
+    model = dict(cfg.model)
+    if 'data_preprocessor' in cfg:  # as the runner does
+        model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    with DefaultScope.overwrite_default_scope(scope):
+        return MODELS.build(model)
 
 
 def build_runner(cfg):

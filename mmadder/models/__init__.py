@@ -1,4 +1,5 @@
-from .backbones import AdderResNet
+from .backbones import AdderResNet, AdderResNetCIFAR
+from .heads import BNLogitsHead
 from .necks import AdderFPN
 
-__all__ = ['AdderFPN', 'AdderResNet']
+__all__ = ['AdderFPN', 'AdderResNet', 'AdderResNetCIFAR', 'BNLogitsHead']

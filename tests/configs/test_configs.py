@@ -25,7 +25,10 @@ TWINS = {
     'digits/faster-rcnn_cnn-r18_cnn-fpn_1xb8-8e_digits.py',
     'bccd/faster-rcnn_ann-awn-r18_ann-awn-fpn_1xb4-24e_bccd.py':
     'bccd/faster-rcnn_cnn-r18_cnn-fpn_1xb4-24e_bccd.py'}
-NAMES = sorted([*TWINS, *TWINS.values()])
+CIFAR10 = [f'cifar10/{variant}-resnet{depth}_1xb256_cifar10.py'
+           for variant in ('cnn', 'ann', 'ann-ws', 'ann-awn')
+           for depth in (20, 32)]
+NAMES = sorted([*TWINS, *TWINS.values(), *CIFAR10])
 DETECTION = [name for name in NAMES if 'faster-rcnn' in name]
 CLASSIFICATION = [name for name in NAMES if name not in DETECTION]
 # A user's own config: an MMDetection model with two parts swapped.
@@ -74,11 +77,12 @@ def random_scenes(size=64):
     return dict(inputs=list(pictures), data_samples=samples)
 
 
-def random_crops():
-    """Two crops, as a MMPretrain dataloader gives them."""
+def random_crops(count=4, size=32):
+    """Some crops, as a MMPretrain dataloader gives them."""
     return dict(
-        inputs=torch.randint(0, 256, (2, 3, 48, 48), dtype=torch.uint8),
-        data_samples=[DataSample().set_gt_label(i) for i in (0, 1)])
+        inputs=torch.randint(
+            0, 256, (count, 3, size, size), dtype=torch.uint8),
+        data_samples=[DataSample().set_gt_label(i) for i in range(count)])
 
 
 def take_step(model, optim_wrapper, batch):
@@ -131,15 +135,17 @@ def test_awn_and_norms_in_the_optimizer(name):
     norms = {id(p) for m in model.modules()
              if isinstance(m, nn.BatchNorm2d) for p in m.parameters()}
     lr = cfg.optim_wrapper.optimizer.lr
+    decay = cfg.optim_wrapper.optimizer.weight_decay
     groups = build_optimizer(cfg, model).optimizer.param_groups
     seen = 0
     for group in groups:
         for parameter in group['params']:
             seen += 1
             awn = '.awn.' in names[id(parameter)]
-            slow = awn or id(parameter) in norms
+            # On CIFAR-10, the paper's recipe leaves norms their decay.
+            spared = awn or id(parameter) in norms and name not in CIFAR10
             assert group['lr'] == pytest.approx(lr * (1e-5 if awn else 1))
-            assert group['weight_decay'] == (0. if slow else 1e-4)
+            assert group['weight_decay'] == (0. if spared else decay)
     assert seen == len(names)
 
 
@@ -156,6 +162,30 @@ def test_twin_has_all_else_equal(name, twin):
         assert 'work_dirs/cnn-' in init_cfg.checkpoint
         init_cfg.checkpoint = ours.model.backbone.init_cfg.checkpoint
     assert ours.to_dict() == other.to_dict()
+
+
+@pytest.mark.parametrize('depth', [20, 32])
+def test_cifar10_variants_differ_in_their_layers_only(depth):
+    """And the recipe is the paper's, section 5.1."""
+    configs = {}
+    for variant in ('cnn', 'ann', 'ann-ws', 'ann-awn'):
+        name = f'cifar10/{variant}-resnet{depth}_1xb256_cifar10.py'
+        configs[variant] = cfg = load(name).to_dict()
+        cfg['conv_cfg'] = cfg['model']['backbone'].pop('conv_cfg')
+    layers = {key: cfg.pop('conv_cfg') for key, cfg in configs.items()}
+    assert layers.pop('cnn') is None
+    assert {key: cfg['weight_norm'] for key, cfg in layers.items()} == {
+        'ann': None, 'ann-ws': 'WS', 'ann-awn': 'AWN'}
+    cfg = configs.pop('ann-awn')
+    assert all(other == cfg for other in configs.values())
+    assert cfg['model']['backbone'] == dict(
+        type='AdderResNetCIFAR', depth=depth)
+    assert cfg['optim_wrapper']['optimizer'] == dict(
+        type='SGD', lr=0.1, momentum=0.9, weight_decay=5e-4)
+    assert cfg['train_dataloader']['batch_size'] == 256
+    assert cfg['train_cfg']['max_epochs'] == 400
+    assert cfg['param_scheduler'] == dict(
+        type='CosineAnnealingLR', T_max=400)
 
 
 @pytest.mark.parametrize('name', DETECTION)

@@ -10,7 +10,7 @@ from torch import nn
 
 from mmadder.errors import InputError
 from mmadder.layers import AdderConv2d
-from mmadder.models import AdderResNet
+from mmadder.models import AdderResNet, AdderResNetCIFAR
 
 NARROW = dict(stem_channels=8, base_channels=8)
 
@@ -88,6 +88,33 @@ def test_adder_layers(depth, layers, channels):
     convolutions = [name for name, m in model.named_modules()
                     if isinstance(m, nn.Conv2d)]
     assert convolutions == ['conv1']
+
+
+@pytest.mark.parametrize('depth, layers, channels', [
+    (20, 20, 768), (32, 32, 1216)])
+def test_adder_layers_for_cifar(depth, layers, channels):
+    model = AdderResNetCIFAR(depth)
+    assert len(adders(model)) == layers
+    assert sum(layer.out_channels for layer in adders(model)) == channels
+    assert [name for name, m in model.named_modules()
+            if isinstance(m, nn.Conv2d)] == ['conv1']
+    cnn = AdderResNetCIFAR(depth, conv_cfg=None)
+    assert not adders(cnn)
+    assert shapes(cnn) == {key: shape for key, shape in shapes(model).items()
+                           if '.awn.' not in key}
+
+
+def test_resolutions_for_cifar():
+    """The stem keeps the size, the stages halve it twice."""
+    model = AdderResNetCIFAR(20, out_indices=(0, 1, 2))
+    assert [tuple(x.shape) for x in model(torch.rand(2, 3, 32, 30))] == [
+        (2, 16, 32, 30), (2, 32, 16, 15), (2, 64, 8, 8)]
+
+
+def test_depth_error_for_cifar():
+    with pytest.raises(InputError, match=r'AdderResNetCIFAR.*\(20, 32\), '
+                       'got 18'):
+        AdderResNetCIFAR(18)
 
 
 def test_downsample_is_a_1x1_adder():

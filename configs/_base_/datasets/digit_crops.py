@@ -3,6 +3,7 @@
 data_root = 'data/digits/'
 classes = tuple('0123456789')
 num_classes = len(classes)
+input_shape = (48, 48)  # height and width, for tools/get_complexity.py
 
 data_preprocessor = dict(
     num_classes=num_classes,

@@ -1,3 +1,3 @@
-from .adder_resnet import AdderResNet
+from .adder_resnet import AdderResNet, AdderResNetCIFAR
 
-__all__ = ['AdderResNet']
+__all__ = ['AdderResNet', 'AdderResNetCIFAR']

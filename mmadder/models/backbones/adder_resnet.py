@@ -2,7 +2,8 @@
 
 from mmengine.model import update_init_info
 from mmengine.registry import MODELS
-from mmpretrain.models import ResNet
+from mmpretrain.models import ResNet, ResNet_CIFAR
+from mmpretrain.models.backbones.resnet import BasicBlock
 
 from mmadder.engine.checkpoint import load_pretrained, split_pretrained
 from mmadder.errors import InputError
@@ -75,7 +76,7 @@ class AdderResNet(ResNet):
                  **kwargs):
         if depth not in self.arch_settings:
             raise InputError(
-                f'depth of AdderResNet must be one of '
+                f'depth of {type(self).__name__} must be one of '
                 f'{tuple(self.arch_settings)}, got {depth!r}')
         super().__init__(
             depth,
@@ -102,4 +103,58 @@ class AdderResNet(ResNet):
     def _log_pretrained(self, checkpoint):
         # Present only while the whole model is being initialized.
         if hasattr(self, '_params_init_info'):
-            update_init_info(self, f'AdderResNet: load from {checkpoint}')
+            update_init_info(
+                self, f'{type(self).__name__}: load from {checkpoint}')
+
+
+@MODELS.register_module()
+class AdderResNetCIFAR(AdderResNet, ResNet_CIFAR):
+    """ResNet for pictures of 32x32, of adder layers.
+
+    The network of AdderNet's CIFAR experiments and of Table 1 in "Towards
+    Stable and Robust AdderNets" (NeurIPS 2021): a 3x3 convolution without
+    pooling, then three stages of basic blocks with 16, 32 and 64 channels,
+    all adders. Keys are those of AdderNet's code, except that it calls the
+    weight of an adder ``adder``.
+
+    Args:
+        depth (int): 20 or 32.
+        conv_cfg (dict, optional): layers of the residual blocks; None gives
+            the CNN twin.
+        **kwargs: of :class:`AdderResNet`. ``stem_channels`` and
+            ``base_channels`` are 16 here.
+    Input:
+        (N, in_channels, H, W), float.
+    Returns:
+        tuple: features (N, base_channels * 4, H / 4, W / 4), sizes rounded
+        up, or those of the stages in ``out_indices`` ((2, )).
+    Raises:
+        InputError: another depth, or a pretrained checkpoint that does not
+            fit.
+    Example:
+        >>> features, = AdderResNetCIFAR(20)(torch.rand(2, 3, 32, 32))
+        >>> tuple(features.shape)
+        (2, 64, 8, 8)
+    """
+
+    arch_settings = {20: (BasicBlock, (3, 3, 3)), 32: (BasicBlock, (5, 5, 5))}
+
+    def __init__(self,
+                 depth,
+                 *,
+                 stem_channels=16,
+                 base_channels=16,
+                 num_stages=3,
+                 strides=(1, 2, 2),
+                 dilations=(1, 1, 1),
+                 out_indices=(2, ),
+                 **kwargs):
+        super().__init__(
+            depth,
+            stem_channels=stem_channels,
+            base_channels=base_channels,
+            num_stages=num_stages,
+            strides=strides,
+            dilations=dilations,
+            out_indices=out_indices,
+            **kwargs)

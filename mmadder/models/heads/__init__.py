@@ -1,0 +1,3 @@
+from .bn_logits_head import BNLogitsHead
+
+__all__ = ['BNLogitsHead']

@@ -1,0 +1,95 @@
+"""Images of a config as pixels in [0, 1], and statistics from them."""
+
+import torch
+from mmengine.registry import DATASETS, DefaultScope
+from torch.utils.data import Subset
+
+from mmadder.errors import InputError
+
+from .inference import find_norms
+
+
+def load_pixels(cfg, classifier, count, seed=0, split='test'):
+    """Load images, balanced over the classes and shuffled.
+
+    Args:
+        cfg (Config): of MMPretrain, with ``test_dataloader``.
+        classifier (PixelClassifier): says the order of the channels.
+        count (int): images; at most as many as there are.
+        seed (int): of the choice and the order.
+        split (str): 'test', or 'train' for the training set in the test
+            pipeline.
+    Returns:
+        (Tensor, Tensor): images (count, 3, H, W), float32, in [0, 1]; and
+        labels (count,), int64.
+    Raises:
+        InputError: the dataset is no classification set, has fewer images,
+            or pictures of several sizes.
+    """
+    dataset = dict(cfg[f'{split}_dataloader'].dataset)
+    dataset['pipeline'] = cfg.test_dataloader.dataset.pipeline
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        dataset = DATASETS.build(dataset)
+    if not hasattr(dataset, 'get_gt_labels'):
+        raise InputError('attacks need a classification dataset, '
+                         f'{type(dataset).__name__} has no labels of images')
+    labels = torch.from_numpy(dataset.get_gt_labels()).long()
+    if not 1 <= count <= len(labels):
+        raise InputError(f'{count} images were asked for, the {split} set '
+                         f'has {len(labels)}')
+    chosen = balanced_sample(labels, count, seed)
+    samples = [sample['inputs'] for sample in Subset(dataset, chosen)]
+    shapes = {tuple(sample.shape) for sample in samples}
+    if len(shapes) > 1:
+        raise InputError('attacks need pictures of one size, the test '
+                         f'pipeline gives {sorted(shapes)}')
+    return classifier.from_uint8(torch.stack(samples)), labels[chosen]
+
+
+@torch.no_grad()
+def recalibrate(classifier, images, batch_size=250):
+    """Estimate the tracked statistics of all batch norms anew, in place.
+
+    For a network that is tested on other images than it was trained on:
+    mode R of robust inference divides by the tracked variance. Weights stay
+    as they are.
+
+    Args:
+        classifier (nn.Module): pixels to logits.
+        images (Tensor): (N, 3, H, W), shuffled, not those of the test.
+        batch_size (int): each batch counts the same, so N should be a
+            multiple of it.
+    """
+    norms = {norm: norm.momentum for norm in find_norms(classifier)}
+    training = {module: module.training for module in classifier.modules()}
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all batches
+    classifier.train()
+    device = next(classifier.parameters()).device
+    for batch in images.split(batch_size):
+        classifier(batch.to(device))
+    for module, mode in training.items():
+        module.training = mode
+    for norm, momentum in norms.items():
+        norm.momentum = momentum
+
+
+def balanced_sample(labels, count, seed):
+    """Choose images so that class counts differ by one at most.
+
+    Args:
+        labels (Tensor): (N,)
+        count, seed (int)
+    Returns:
+        list[int]: shuffled indices. Where classes have too few images, the
+        others fill up.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(labels), generator=generator)
+    rank = torch.empty(len(labels), dtype=torch.long)  # within its class
+    for label in labels.unique():
+        own = (labels[order] == label).nonzero().flatten()
+        rank[own] = torch.arange(len(own))
+    chosen = order[rank.argsort(stable=True)[:count]]
+    return chosen[torch.randperm(count, generator=generator)].tolist()

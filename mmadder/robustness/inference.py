@@ -1,0 +1,200 @@
+"""Batch statistics in batch normalization at inference.
+
+"Towards Stable and Robust AdderNets" (NeurIPS 2021), section 4 and Eq. 17: a
+perturbation that shifts all features of a channel alike disappears when the
+mean of the current batch is subtracted instead of the tracked one.
+"""
+
+import contextlib
+import warnings
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmadder.errors import InputError
+from mmadder.models import BNLogitsHead
+
+MODES = ('R', 'r')
+MIN_LABELS = 8  # fewer say nothing about how a batch was drawn
+
+SIZE_WARNING = (
+    'robust inference of one image: batch statistics are its own, and behind '
+    'a batch norm on the logits every image gets the same scores. Use '
+    'batches of about 100 mixed images')
+SORTED_WARNING = (
+    'robust inference of a batch with {found} of {classes} classes: it looks '
+    'sorted by class. Batch statistics then remove what the images have in '
+    'common, and accuracy falls, above all with mode r. Shuffle the images')
+
+
+class RobustInferenceWarning(UserWarning):
+    """The batch makes figures of robust inference meaningless."""
+
+
+@contextlib.contextmanager
+def robust_inference(model, mode='R', include_logit_bn=True,
+                     detach_statistics=False):
+    r"""Let batch norms use the statistics of the current batch.
+
+    With mean m and biased variance v of the batch, over (N, H, W), and the
+    tracked variance rv, a norm computes
+
+    .. math::
+        R: \gamma \frac{y - m}{\sqrt{rv + \epsilon}} + \beta \qquad
+        r: \gamma \frac{y - m}{\sqrt{v + \epsilon}} + \beta
+
+    in training and evaluation mode alike; r is the training-mode forward.
+    Buffers never change. On leaving, also by an exception, the model is as
+    it was. Predictions depend on the other images of the batch: use mixed
+    batches of about 100. Batches of one image, and batches sorted by class
+    (seen where ``data_samples`` have labels), give a RobustInferenceWarning.
+
+    Args:
+        model (nn.Module): of MMPretrain, MMDetection or plain PyTorch.
+        mode (str): 'R', mean of the batch and tracked variance; 'r', both of
+            the batch.
+        include_logit_bn (bool): also the norm of a ``BNLogitsHead``. Without
+            it, the logits of AdderNet's networks keep tracked statistics.
+        detach_statistics (bool): hide from the gradient that the statistics
+            depend on the images. The output is the same. For a stronger
+            attacker: the gain of mode R is partly a weaker gradient.
+    Yields:
+        nn.Module: the model.
+    Raises:
+        InputError: unknown mode, or a model without such norms.
+    Example:
+        >>> with robust_inference(model, mode='R'):
+        ...     results = model.test_step(batch)
+    """
+    if mode not in MODES:
+        raise InputError(f'mode of robust inference must be one of {MODES}, '
+                         f'got {mode!r}')
+    norms = find_norms(model, include_logit_bn)
+    before = [vars(norm).get('forward') for norm in norms]
+    handle = model.register_forward_pre_hook(_check_batch, with_kwargs=True)
+    try:
+        for norm in norms:
+            norm.forward = _RobustForward(norm, mode, detach_statistics)
+        yield model
+    finally:
+        handle.remove()
+        for norm, forward in zip(norms, before):
+            vars(norm).pop('forward', None)
+            if forward is not None:  # of an outer context
+                norm.forward = forward
+
+
+def find_norms(model, include_logit_bn=True):
+    """Return the batch norms that robust inference changes.
+
+    Raises:
+        InputError: there is none, or one that tracks no statistics.
+    """
+    logit_norms = {module.bn for module in model.modules()
+                   if isinstance(module, BNLogitsHead)}
+    norms = [module for module in model.modules()
+             if isinstance(module, _BatchNorm)
+             and (include_logit_bn or module not in logit_norms)]
+    if not norms:
+        raise InputError(
+            f'{type(model).__name__} has no batch norm'
+            + ('' if include_logit_bn else ' but that of the logits')
+            + ': robust inference would change nothing')
+    for norm in norms:
+        if norm.running_var is None:
+            raise InputError(
+                f'a {type(norm).__name__} of {type(model).__name__} tracks '
+                'no statistics; robust inference needs the tracked variance')
+    return norms
+
+
+def warn_of_batch(labels, num_classes=None):
+    """Warn if a batch is no sample of all classes.
+
+    Args:
+        labels (Tensor): (N,), of one batch.
+        num_classes (int, optional): default: the largest label, and one.
+    """
+    if len(labels) == 1:
+        warnings.warn(SIZE_WARNING, RobustInferenceWarning, stacklevel=2)
+    if len(labels) < MIN_LABELS:
+        return
+    classes = num_classes or int(labels.max()) + 1
+    found = len(labels.unique())
+    expected = classes * (1 - (1 - 1 / classes) ** len(labels))
+    if found < 0.6 * expected:
+        warnings.warn(SORTED_WARNING.format(found=found, classes=classes),
+                      RobustInferenceWarning, stacklevel=2)
+
+
+@HOOKS.register_module()
+class RobustInferenceHook(Hook):
+    """Validate and test with robust inference, as a setting of a config.
+
+    ::
+
+        custom_hooks = [dict(type='RobustInferenceHook', mode='R')]
+
+    Args:
+        mode, include_logit_bn: see :func:`robust_inference`.
+    """
+
+    def __init__(self, mode='R', include_logit_bn=True):
+        self.arguments = dict(mode=mode, include_logit_bn=include_logit_bn)
+        self._context = None
+
+    def _enter(self, runner):
+        self._leave(runner)  # where an error had cut a test short
+        model = runner.model
+        if is_model_wrapper(model):
+            model = model.module
+        self._context = robust_inference(model, **self.arguments)
+        self._context.__enter__()
+
+    def _leave(self, runner):
+        if self._context is not None:
+            self._context.__exit__(None, None, None)
+            self._context = None
+
+    before_val = before_test = _enter
+    after_val = after_test = _leave
+
+
+class _RobustForward:
+    """Forward of one norm; the norm's own one is not called."""
+
+    def __init__(self, norm, mode, detach):
+        self.norm, self.mode, self.detach = norm, mode, detach
+
+    def __call__(self, input):
+        norm = self.norm
+        norm._check_input_dim(input)
+        if len(input) == 1:
+            warnings.warn(SIZE_WARNING, RobustInferenceWarning, stacklevel=2)
+        axes = [0, *range(2, input.ndim)]
+        precise = input.to(torch.promote_types(input.dtype, torch.float32))
+        variance, mean = torch.var_mean(
+            precise, axes, correction=0, keepdim=True)
+        shape = mean.shape
+        if self.mode == 'R':
+            variance = norm.running_var.view(shape)
+        if self.detach:
+            mean, variance = mean.detach(), variance.detach()
+        output = (precise - mean) * torch.rsqrt(variance + norm.eps)
+        if norm.affine:
+            output = torch.addcmul(
+                norm.bias.view(shape), output, norm.weight.view(shape))
+        return output.to(input.dtype)
+
+
+def _check_batch(model, args, kwargs):
+    """Warn of a batch whose data samples are labelled and sorted."""
+    samples = kwargs.get('data_samples', args[1] if len(args) > 1 else None)
+    if isinstance(samples, (list, tuple)) and samples and all(
+            'gt_label' in sample for sample in samples):
+        head = getattr(model, 'head', None)
+        warn_of_batch(torch.cat([sample.gt_label for sample in samples]),
+                      getattr(head, 'num_classes', None))

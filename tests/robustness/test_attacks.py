@@ -1,0 +1,272 @@
+"""Attacks on toy models whose worst perturbations are known."""
+import pytest
+import torch
+import torchattacks
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
+from torch.nn import functional
+
+from mmadder.errors import InputError
+from mmadder.robustness import (Attack, BudgetError, PixelClassifier,
+                                attacks, check_budget, robust_inference)
+
+NAMES = ('FGSM', 'BIM', 'PGD', 'MIM', 'RFGSM', 'Square', 'AutoAttack')
+EPS = 8 / 255
+
+
+class Toy(nn.Module):
+    """Convolution, batch norm with statistics, linear: 4 classes."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 8, 3)
+        self.norm = nn.BatchNorm2d(8)
+        self.fc = nn.Linear(8 * 36, 4)
+        self(torch.rand(50, 3, 8, 8))  # in training mode: statistics
+
+    def forward(self, images):
+        return self.fc(self.norm(self.conv(images)).relu().flatten(1))
+
+
+class LinearModel(nn.Module):
+    """Two classes, logits +-w.x, every |w| above 0.1."""
+
+    def __init__(self, pixels=3 * 4 * 4):
+        super().__init__()
+        torch.manual_seed(0)
+        weight = torch.randn(pixels)
+        self.weight = nn.Parameter(weight + .1 * weight.sign())
+
+    def forward(self, images):
+        score = images.flatten(1) @ self.weight
+        return torch.stack([score, -score], 1) / 100
+
+
+@pytest.fixture
+def batch():
+    """Six images, some pixels at both ends of the range."""
+    torch.manual_seed(1)
+    images = (torch.rand(6, 3, 8, 8) * 1.2 - .1).clamp(0, 1)
+    return images, Toy().eval()(images).argmax(1).detach()
+
+
+def attack(name, **kwargs):
+    if name == 'Square':
+        kwargs.setdefault('steps', 20)
+    return Attack(name, **kwargs)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_stays_in_ball_and_range(name, batch):
+    images, labels = batch
+    for eps in (EPS, .2):
+        adversarial = attack(name, eps=eps)(Toy(), images, labels)
+        change = (adversarial - images).abs().max()
+        assert 0 < change <= eps + 1e-6
+        assert adversarial.min() >= 0 and adversarial.max() <= 1
+        assert not adversarial.requires_grad
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_eps_zero_returns_the_input(name, batch):
+    images, labels = batch
+    adversarial = attack(name, eps=0.)(Toy(), images, labels)
+    assert torch.equal(adversarial, images)
+    assert adversarial is not images
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_seed_decides_and_global_state_is_kept(name, batch):
+    images, labels = batch
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    first = attack(name, eps=.1)(Toy().eval(), images, labels, seed=3)
+    torch.manual_seed(7)
+    again = attack(name, eps=.1)(Toy().eval(), images, labels, seed=3)
+    torch.manual_seed(7)
+    attack(name, eps=.1)(model := Toy(), images, labels)
+    assert torch.equal(first, again)
+    torch.manual_seed(7)
+    attack(name, eps=.1)(model, images, labels)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize('name', ['FGSM', 'BIM', 'PGD', 'MIM', 'RFGSM'])
+def test_worst_case_of_a_linear_model(name):
+    """It is a corner of the ball; the paper's steps reach it but for RFGSM.
+
+    A start at -alpha and five steps of alpha end at eps as well; a start of
+    PGD anywhere in the ball may leave it short by 2 eps - 7 alpha.
+    """
+    model = LinearModel()
+    images = torch.rand(5, 3, 4, 4) * .8 + .1
+    labels = torch.tensor([0, 1, 0, 1, 0])
+    direction = model.weight.sign().view(1, 3, 4, 4)
+    away = torch.where(labels == 0, -1., 1.).view(-1, 1, 1, 1)
+    expected = images + away * direction * EPS
+    found = Attack(name)(model, images, labels)
+    tolerance = 2 * EPS - 7 * 2 / 255 if name == 'PGD' else 0
+    assert (found - expected).abs().max() <= tolerance + 1e-6
+
+
+def test_fgsm_by_hand(batch):
+    images, labels = batch
+    model = Toy().eval()
+    x = images.clone().requires_grad_()
+    functional.cross_entropy(model(x), labels).backward()
+    expected = (images + EPS * x.grad.sign()).clamp(0, 1)
+    torch.testing.assert_close(
+        Attack('FGSM')(model, images, labels), expected)
+
+
+def test_more_steps_are_stronger(batch):
+    images, labels = batch
+    model = Toy().eval()
+
+    def loss(attack):
+        return functional.cross_entropy(
+            model(attack(model, images, labels)), labels).item()
+
+    values = [loss(Attack('BIM', steps=n)) for n in (1, 3, 7)]
+    assert values == sorted(values) and values[0] < values[-1]
+    assert loss(Attack('FGSM', eps=0.)) < values[0]
+
+
+def test_old_rfgsm_breaks_its_budget(batch):
+    """Five unprojected steps of eps - alpha after one of alpha: 4 eps."""
+    model = LinearModel()
+    images = torch.full((2, 3, 4, 4), .5)
+    labels = torch.tensor([0, 1])
+    legacy = Attack('LegacyRFGSM')
+    assert not legacy.projected and Attack('RFGSM').projected
+    adversarial = legacy(model, images, labels)
+    change = (adversarial - images).abs()
+    assert change.max().item() == pytest.approx(4 * EPS, abs=1e-6)
+    assert legacy(Toy(), *batch).max() <= 1
+    with pytest.raises(BudgetError, match='moved a pixel by 0.12'):
+        check_budget(images, adversarial, EPS)
+
+
+def test_an_attack_that_breaks_its_budget_is_refused(batch, monkeypatch):
+    monkeypatch.setattr(torchattacks, 'BIM', lambda model, eps, **_: (
+        lambda images, labels: images + 2 * eps))
+    with pytest.raises(BudgetError, match='BIM7 moved a pixel by'):
+        Attack('BIM')(Toy(), *batch)
+    monkeypatch.setattr(torchattacks, 'BIM', lambda *_, **__: (
+        lambda images, labels: images * float('nan')))
+    with pytest.raises(BudgetError, match='BIM7 gave NaN'):
+        Attack('BIM')(Toy(), *batch)
+    with pytest.raises(BudgetError, match=r'pixel range .*-0.0100'):
+        check_budget(torch.zeros(1), torch.full((1, ), -.01), .1)
+
+
+class Failing(Toy):
+    """Raises after a number of calls."""
+
+    calls = None
+
+    def forward(self, images):
+        if self.calls is not None:
+            self.calls -= 1
+            if self.calls < 0:
+                raise KeyError
+        return super().forward(images)
+
+
+@pytest.mark.parametrize('name', ['FGSM', 'PGD', 'Square', 'AutoAttack'])
+@pytest.mark.parametrize('calls', [None, 2])
+def test_model_is_left_as_it_was(name, calls, batch):
+    """Also with parts in other modes, and after an exception."""
+    model = Failing().train()
+    model.conv.weight.requires_grad_(False)
+    model.norm.eval()
+    flags = [m.training for m in model.modules()]
+    trained = [p.requires_grad for p in model.parameters()]
+    before = [tensor.clone() for tensor in model.state_dict().values()]
+    model.calls = calls
+    try:
+        attack(name)(model, *batch)
+        assert calls is None or name == 'FGSM'
+    except KeyError:
+        assert calls is not None
+    assert flags == [m.training for m in model.modules()]
+    assert trained == [p.requires_grad for p in model.parameters()]
+    assert all(map(torch.equal, before, model.state_dict().values()))
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_robust_inference_holds_during_the_attack(batch):
+    """torchattacks sets evaluation mode; statistics stay the batch's."""
+    images, labels = batch
+    model = Toy().eval()
+    x = images.clone().requires_grad_()
+    with robust_inference(model, 'r'):
+        found = Attack('FGSM')(model, images, labels)
+    functional.cross_entropy(model.train()(x), labels).backward()
+    expected = (images + EPS * x.grad.sign()).clamp(0, 1)
+    agreement = (found - expected).abs() < 1e-6
+    assert agreement.float().mean() > .99  # rounding turns some signs
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (dict(name='CW'), "unknown attack 'CW', expected one of .*'AutoAttack'"),
+    (dict(name='PGD', eps=8), 'eps is in units of pixels in .* got 8'),
+    (dict(name='PGD', alpha=2.), 'alpha is in units of pixels'),
+    (dict(name='PGD', eps=-.1), 'eps is in units of pixels'),
+    (dict(name='PGD', steps=0), 'steps must be at least 1, got 0'),
+])
+def test_wrong_numbers(arguments, message):
+    with pytest.raises(InputError, match=message):
+        Attack(**arguments)
+
+
+def test_wrong_images_labels_and_models(batch):
+    images, labels = batch
+    pgd = Attack('PGD')
+    with pytest.raises(InputError, match=r'in \[0, 1\], got .* 255'):
+        pgd(Toy(), images * 255, labels)
+    with pytest.raises(InputError, match=r'in \[0, 1\], got \[nan, nan\]'):
+        pgd(Toy(), images * float('nan'), labels)
+    with pytest.raises(InputError, match='floating type, got .*uint8'):
+        pgd(Toy(), (images * 255).byte(), labels)
+    with pytest.raises(InputError, match='Conv2d returns .6, 2, 6, 6'):
+        pgd(nn.Conv2d(3, 2, 3), images, labels)
+    with pytest.raises(InputError, match='below the 4 classes'):
+        pgd(Toy(), images, labels + 9)
+    with pytest.raises(InputError, match='labels must be 6 numbers'):
+        pgd(Toy(), images, labels[:2])
+
+
+def test_missing_library(monkeypatch):
+    monkeypatch.setattr(attacks.importlib.util, 'find_spec', lambda _: None)
+    with pytest.raises(InputError, match='--no-deps torchattacks'):
+        attacks.import_torchattacks()
+
+
+@pytest.mark.parametrize('to_rgb', [False, True])
+def test_pixel_classifier_is_the_classifier(to_rgb):
+    """Through MMPretrain's own preprocessor and prediction."""
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(dict(
+            type='ImageClassifier',
+            backbone=dict(type='AdderResNetCIFAR', depth=20, base_channels=4,
+                          stem_channels=4),
+            neck=dict(type='GlobalAveragePooling'),
+            head=dict(type='BNLogitsHead', num_classes=5, in_channels=16),
+            data_preprocessor=dict(
+                mean=[100., 110., 120.], std=[50., 60., 70.],
+                to_rgb=to_rgb))).eval()
+    pictures = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8)
+    classifier = PixelClassifier(model)
+    pixels = classifier.from_uint8(pictures)
+    assert pixels.min() >= 0 and pixels.max() <= 1
+    scores = torch.stack([sample.pred_score for sample in model.test_step(
+        dict(inputs=pictures))])
+    torch.testing.assert_close(
+        classifier(pixels).softmax(1), scores, rtol=1e-4, atol=1e-5)
+    model.data_preprocessor.pad_size_divisor = 32
+    with pytest.raises(InputError, match='pad_size_divisor=1'):
+        PixelClassifier(model)

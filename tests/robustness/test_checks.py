@@ -1,0 +1,80 @@
+"""Each sign of an untrustworthy figure, and silence without it."""
+import pytest
+import torch
+from torch import nn
+
+from mmadder.robustness import (check_model, check_results, check_sweep,
+                                robust_inference)
+
+
+def net(*last):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.BatchNorm1d(8),
+                         nn.ReLU(), nn.Linear(8, 3), *last).eval()
+
+
+class Noise(nn.Module):
+
+    def forward(self, x):
+        return x + torch.randn_like(x)
+
+
+class Rounded(nn.Module):
+    """Right answers, no gradient."""
+
+    def forward(self, x):
+        return x.round()
+
+
+@pytest.fixture
+def batch():
+    torch.manual_seed(1)
+    return torch.rand(8, 3, 4, 4), torch.arange(8) % 3
+
+
+def test_an_ordinary_model_passes(batch):
+    assert check_model(net(), *batch) == []
+
+
+def test_randomised(batch):
+    found = check_model(net(Noise()), *batch)
+    assert any('randomised' in text for text in found)
+
+
+def test_zero_gradients(batch):
+    text, = check_model(net(Rounded()), *batch)
+    assert 'loss of 8 of 8 images has no gradient' in text
+
+
+@pytest.mark.parametrize('mode', ['R', 'r'])
+def test_batch_dependence(mode, batch):
+    model = net()
+    with robust_inference(model, mode):
+        text, = check_model(model, *batch)
+    assert text.startswith('batch dependence')
+
+
+def test_ordinary_results_pass():
+    assert check_results({
+        'Clean': .9, 'FGSM': .5, 'BIM7': .31, 'PGD7': .3, 'MIM5': .35,
+        'RFGSM5': .33, 'PGD7 detached': .32, 'PGD7 transfer': .7,
+        'PGD7 eval': .3, 'Square': .4, 'AutoAttack': .2,
+        'LegacyRFGSM5': .01}) == []
+
+
+@pytest.mark.parametrize('results, text', [
+    ({'FGSM': .3, 'PGD7': .4}, 'weaker than one step'),
+    ({'PGD7': .6, 'PGD7 detached': .4}, 'a weaker gradient'),
+    ({'PGD7': .6, 'Square': .4}, 'gradients are masked'),
+    ({'PGD7': .6, 'PGD7 transfer': .4}, 'gradients are masked'),
+    ({'PGD7': .6, 'PGD7 eval': .4}, 'gradients are masked'),
+])
+def test_suspicious_results(results, text):
+    found, = check_results(results)
+    assert text in found
+
+
+def test_sweeps_must_fall():
+    assert check_sweep([.9, .5, .505, .1], 'steps') == []
+    text, = check_sweep([.9, .5, .6, .1], 'steps')
+    assert '50.0% to 60.0% with more steps' in text

@@ -1,0 +1,230 @@
+"""Robust inference: the paper's formulas, and a model left as it was."""
+import warnings
+
+import pytest
+import torch
+from mmengine.registry import MODELS, DefaultScope
+from mmpretrain.structures import DataSample
+from torch import nn
+
+from mmadder.errors import InputError
+from mmadder.models import BNLogitsHead
+from mmadder.robustness import (RobustInferenceHook, RobustInferenceWarning,
+                                robust_inference)
+
+X = torch.tensor([1., 2., 3., 6.])
+
+
+def tracked_norm():
+    norm = nn.BatchNorm1d(1, eps=1e-12).eval()
+    norm.running_mean.fill_(10)
+    norm.running_var.fill_(4)
+    return norm
+
+
+def tracked(model):
+    return [buffer.clone() for buffer in model.buffers()]
+
+
+def small_net():
+    """Norms of both kinds with statistics of their own."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(),
+        nn.Linear(4 * 36, 5), nn.BatchNorm1d(5))
+    for norm in (model[1], model[5]):
+        nn.init.uniform_(norm.weight, .5, 2)
+        nn.init.normal_(norm.bias)
+        nn.init.normal_(norm.running_mean)
+        nn.init.uniform_(norm.running_var, .5, 2)
+    return model
+
+
+@pytest.fixture
+def classifier():
+    """An ImageClassifier with a norm on its logits."""
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        return MODELS.build(dict(
+            type='ImageClassifier',
+            backbone=dict(type='AdderResNetCIFAR', depth=20, base_channels=4,
+                          stem_channels=4),
+            neck=dict(type='GlobalAveragePooling'),
+            head=dict(type='BNLogitsHead', num_classes=4, in_channels=16)))
+
+
+@pytest.mark.parametrize('mode, expected', [
+    (None, [-4.5, -4., -3.5, -2.]), ('R', [-1., -.5, 0., 1.5]),
+    ('r', [-1.0690, -.5345, 0., 1.6036])])
+@pytest.mark.parametrize('training', [False, True])
+def test_hand_worked_values(mode, expected, training):
+    norm = tracked_norm()
+    if mode is None:
+        values = norm(X[:, None])
+    else:
+        with robust_inference(norm.train(training), mode):
+            values = norm(X[:, None])
+    torch.testing.assert_close(
+        values.flatten(), torch.tensor(expected), rtol=0, atol=5e-5)
+    assert (norm.running_mean, norm.running_var) == (10, 4)
+
+
+def test_formulas_over_pictures():
+    """(N, H, W) are one sample of each channel; affine comes last."""
+    norm = small_net()[1].eval()
+    y = torch.randn(5, 4, 3, 2, dtype=torch.float64) * 9 - 50
+    norm.double()
+    flat = y.transpose(0, 1).reshape(4, -1)
+    mean, variance = flat.mean(1), flat.var(1, correction=0)
+    for mode, spread in (('R', norm.running_var), ('r', variance)):
+        expected = (y.transpose(1, 3) - mean) / (spread + norm.eps).sqrt() \
+            * norm.weight + norm.bias
+        with robust_inference(norm, mode):
+            torch.testing.assert_close(norm(y), expected.transpose(1, 3))
+
+
+def test_r_is_the_training_forward():
+    model, images = small_net(), torch.rand(6, 3, 8, 8)
+    before = tracked(model)
+    with robust_inference(model.eval(), 'r'):
+        values = model(images)
+    assert all(map(torch.equal, before, model.buffers()))
+    torch.testing.assert_close(
+        values, model.train()(images), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize('mode', ['R', 'r'])
+def test_everything_is_restored_after_an_exception(mode):
+    model, images = small_net(), torch.rand(6, 3, 8, 8)
+    model[1].eval()  # and the rest in training mode
+    before, flags = tracked(model), [m.training for m in model.modules()]
+    expected = model[1](model[0](images))
+    with pytest.raises(KeyError):
+        with robust_inference(model, mode):
+            assert not torch.allclose(model[1](model[0](images)), expected)
+            model(images)
+            raise KeyError
+    assert all(map(torch.equal, before, model.buffers()))
+    assert flags == [m.training for m in model.modules()]
+    assert torch.equal(model[1](model[0](images)), expected)
+    assert 'forward' not in vars(model[1])
+    assert not model._forward_pre_hooks
+
+
+def test_contexts_nest():
+    norm = tracked_norm()
+    with robust_inference(norm, 'R'):
+        outer = norm(X[:, None])
+        with robust_inference(norm, 'r'):
+            assert not torch.equal(norm(X[:, None]), outer)
+        assert torch.equal(norm(X[:, None]), outer)
+
+
+def test_scope_leaves_the_logits_alone(classifier):
+    images = torch.rand(6, 3, 32, 32)
+    features = torch.randn(6, 16)
+    head = classifier.eval().head
+    assert isinstance(head, BNLogitsHead)
+    plain = head((features, ))
+    with robust_inference(classifier, include_logit_bn=False):
+        assert torch.equal(head((features, )), plain)
+        kept = classifier(images)
+    with robust_inference(classifier):
+        assert not torch.allclose(head((features, )), plain)
+        assert not torch.allclose(classifier(images), kept)
+
+
+def test_detached_statistics_change_the_gradient_only():
+    images = torch.rand(6, 3, 8, 8, requires_grad=True)
+    model = small_net().eval()
+    results = {}
+    for detach in (False, True):
+        with robust_inference(model, 'R', detach_statistics=detach):
+            output = model(images)
+            gradient, = torch.autograd.grad(output.square().sum(), images)
+        results[detach] = output, gradient
+    assert torch.equal(results[False][0], results[True][0])
+    assert not torch.allclose(results[False][1], results[True][1])
+
+
+def test_gradient_through_the_mean():
+    """A norm that subtracts the mean passes no common shift on."""
+    norm = tracked_norm().double()
+    x = X[:, None].double().requires_grad_()
+    for mode in ('R', 'r'):
+        with robust_inference(norm, mode):
+            assert torch.autograd.gradcheck(norm, x)
+            g, = torch.autograd.grad(norm(x).square().sum(), x)
+            assert g.sum().abs() < 1e-9
+
+
+def labelled(*labels):
+    return [DataSample().set_gt_label(label) for label in labels]
+
+
+@pytest.mark.filterwarnings('error')
+def test_warnings(classifier):
+    classifier.eval()
+    images = torch.rand(12, 3, 32, 32)
+    with robust_inference(classifier):
+        with pytest.warns(RobustInferenceWarning, match='of one image'):
+            classifier(images[:1])
+        with pytest.warns(RobustInferenceWarning, match='1 of 4 classes'):
+            classifier(images, labelled(*[2] * 12), mode='predict')
+        classifier(images, labelled(*range(4), *range(4), *range(4)),
+                   mode='predict')
+        classifier(images[:2], labelled(1, 1), mode='predict')
+    classifier(images[:1])  # outside, nothing is said
+
+
+def test_bad_input():
+    with pytest.raises(InputError, match=r"\('R', 'r'\), got 'eval'"):
+        with robust_inference(small_net(), 'eval'):
+            pass
+    with pytest.raises(InputError, match='Conv2d has no batch norm'):
+        with robust_inference(nn.Conv2d(3, 3, 1)):
+            pass
+    with pytest.raises(InputError, match='no batch norm but that of the log'):
+        with robust_inference(BNLogitsHead(3, 4), include_logit_bn=False):
+            pass
+    with pytest.raises(InputError, match='BatchNorm2d of .* tracks no'):
+        with robust_inference(nn.BatchNorm2d(3, track_running_stats=False)):
+            pass
+
+
+def test_as_a_hook(classifier):
+    """As custom_hooks of a config; leaves the model as it was."""
+    features = torch.randn(6, 16)
+    plain = classifier.eval().head((features, ))
+    hook = RobustInferenceHook(mode='r', include_logit_bn=True)
+    runner = type('Runner', (), dict(model=classifier))
+    for start, end in ((hook.before_test, hook.after_test),
+                       (hook.before_val, hook.after_val)):
+        start(runner)
+        start(runner)  # after a test that was cut short
+        assert not torch.allclose(classifier.head((features, )), plain)
+        end(runner)
+        assert torch.equal(classifier.head((features, )), plain)
+
+
+def test_detector():
+    """Any model of MMDetection, with batch norms in backbone and neck."""
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(dict(
+            type='RetinaNet',
+            backbone=dict(type='AdderResNet', depth=18, stem_channels=8,
+                          base_channels=8, out_indices=(0, 1, 2, 3)),
+            neck=dict(type='AdderFPN', in_channels=[8, 16, 32, 64],
+                      out_channels=8),
+            bbox_head=dict(type='RetinaHead', num_classes=3, in_channels=8,
+                           feat_channels=8))).eval()
+    images = torch.rand(3, 3, 64, 64)
+    plain = model.extract_feat(images)
+    before = tracked(model)
+    with robust_inference(model, 'R'):
+        robust = model.extract_feat(images)
+    assert not torch.allclose(robust[0], plain[0])
+    assert all(map(torch.equal, before, model.buffers()))
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert torch.equal(model.extract_feat(images)[0], plain[0])

@@ -1,0 +1,53 @@
+"""Convert a checkpoint to the model of a config, and check that it agrees.
+
+    python tools/convert_checkpoint.py CONFIG CHECKPOINT OUT
+
+CHECKPOINT is of AdderNet's published code, or has adders of another weight
+norm than CONFIG: ann (none), ws (weight standardization), awn (adaptive
+weight normalization). Logits, or a detector's features, must agree to 1e-5,
+or nothing is written.
+"""
+import argparse
+import os.path as osp
+
+import torch
+from mmengine.config import Config, DictAction
+
+from mmadder.conversion import SOURCES, convert_checkpoint
+from mmadder.engine import cli
+from mmadder.engine.checkpoint import read_state_dict
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config of the target')
+    parser.add_argument('checkpoint', help='file to convert')
+    parser.add_argument('out', help='file to write')
+    parser.add_argument('--source', choices=SOURCES, help='what CHECKPOINT '
+                        'is; needed for ann and ws, whose keys are equal')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
+                        default={}, metavar='KEY=VALUE')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    cli.require_file(args.config, 'config')
+    cli.require_file(args.checkpoint, 'checkpoint')
+    config = Config.fromfile(args.config)
+    config.merge_from_dict(args.cfg_options)
+    state_dict = read_state_dict(args.checkpoint)
+    converted, deviation = convert_checkpoint(
+        state_dict, cli.build_model(config), args.source)
+    meta = dict(converted_from=osp.basename(args.checkpoint),
+                config=osp.basename(args.config))
+    torch.save(dict(meta=meta, state_dict=converted), args.out)
+    print(f'{args.out}: {len(converted)} tensors; outputs deviate by '
+          f'{deviation:.1e} at most')
+
+
+if __name__ == '__main__':
+    with cli.short_messages('Interrupted: nothing was written.'):
+        main()

@@ -1,0 +1,197 @@
+"""Accuracy of a classifier under attack, in three modes of inference.
+
+    python tools/robustness.py CONFIG CHECKPOINT --json FILE
+    python tools/robustness.py --merge A.json B.json --out DIR
+
+The first gives a row of Table 1 of "Towards Stable and Robust AdderNets" for
+each mode: eval (tracked statistics in batch norms), R (the batch's mean) and
+r (the batch's mean and variance). With --json it goes on where it was
+interrupted. The second joins several networks into a table and figures.
+"""
+import argparse
+import hashlib
+from fractions import Fraction
+from pathlib import Path
+
+from mmengine.config import DictAction
+from tqdm import tqdm
+
+from mmadder.engine import cli
+from mmadder.engine.checkpoint import load_pretrained
+from mmadder.errors import InputError
+from mmadder.robustness import (Attack, Column, Evaluation, PixelClassifier,
+                                attacker_columns, check_model, check_results,
+                                check_sweep, eps_sweep, load_pixels,
+                                markdown_table, recalibrate, steps_sweep,
+                                table_columns, write_merged)
+
+EPS_SWEEP = [i / 100 for i in range(1, 11)]
+STEPS_SWEEP = [1, 2, 3, 5, 7, 10, 20, 30, 40, 50]
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', nargs='?')
+    parser.add_argument('checkpoint', nargs='?')
+    parser.add_argument('--json', metavar='FILE', help='results; an existing '
+                        'file of the same run is continued')
+    parser.add_argument('--name', help='of the network in tables, default: '
+                        'name of the config')
+    parser.add_argument('--modes', nargs='+', default=['eval', 'R', 'r'],
+                        choices=['eval', 'R', 'r'])
+    parser.add_argument('--images', type=int, default=1000,
+                        help='test images, balanced and shuffled')
+    parser.add_argument('--batch-size', type=int, default=100,
+                        help='R and r depend on it')
+    parser.add_argument('--eps', default='8/255',
+                        help='radius in pixels from 0 to 1, default 8/255')
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--without-logit-bn', action='store_true',
+                        help='R and r leave the norm of the logits alone')
+    parser.add_argument('--recalibrate', type=int, default=0, metavar='N',
+                        help='first estimate the tracked statistics anew '
+                        'from N training images: for networks trained on '
+                        'other images, such as uncompressed ones')
+    parser.add_argument('--no-table', action='store_true',
+                        help='leave out the six columns of Table 1 and the '
+                        'attackers that batch statistics do not mislead')
+    parser.add_argument('--legacy-rfgsm', action='store_true',
+                        help='add the RFGSM that breaks its budget')
+    parser.add_argument('--square', action='store_true',
+                        help='add Square, a black-box attack')
+    parser.add_argument('--autoattack', action='store_true')
+    parser.add_argument('--strong-images', type=int, default=200,
+                        help='images for the last two, in whole batches')
+    parser.add_argument('--queries', type=int, help='of Square')
+    parser.add_argument('--transfer-from', nargs=2, metavar=(
+        'CONFIG', 'CHECKPOINT'), help='add PGD on another network')
+    parser.add_argument('--sweep', nargs='+', choices=['eps', 'steps'],
+                        default=[], help='add PGD with eps from 0.01 to 0.1, '
+                        'or with 1 to 50 steps')
+    parser.add_argument('--sweep-images', type=int, help='default: all')
+    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--data-root', help='as for tools/test.py')
+    parser.add_argument('--cfg-options', nargs='+',
+                        action=DictAction, default={},
+                        metavar='KEY=VALUE')
+    parser.add_argument('--merge', nargs='+', metavar='FILE')
+    parser.add_argument('--out', help='folder for --merge')
+    args = parser.parse_args()
+    if bool(args.merge) != bool(args.out):
+        parser.error('--merge and --out belong together')
+    if not args.merge and not args.checkpoint:
+        parser.error('CONFIG and CHECKPOINT are needed, or --merge')
+    return args
+
+
+def main():
+    args = parse_args()
+    if args.merge:
+        table, written = write_merged(args.merge, args.out)
+        print(table, *map(str, written), sep='\n')
+        return
+    columns = choose_columns(args)
+    evaluation = prepare(args)
+    for mode in args.modes:
+        for column in columns:
+            if mode == 'eval' and column.kind in ('detached', 'eval'):
+                continue
+            evaluation.measure(mode, column, progress=lambda todo: tqdm(
+                todo, desc=f'{mode} {column.label}', unit='batch',
+                disable=not todo))
+    note_warnings(evaluation, args.modes)
+    print(markdown_table([evaluation.results]))
+    for mode, texts in evaluation.results['warnings'].items():
+        for text in texts:
+            print(f'{mode}: {text}')
+
+
+def choose_columns(args):
+    try:
+        eps = float(Fraction(args.eps))
+    except (ValueError, ZeroDivisionError) as error:
+        raise InputError(f'--eps {args.eps}: expected a number such as 8/255 '
+                         'or 0.03') from error
+    columns = [] if args.no_table else [
+        *table_columns(eps), *attacker_columns(eps)]
+    if args.legacy_rfgsm:
+        columns.append(Column(Attack('LegacyRFGSM', eps)))
+    if args.transfer_from:
+        columns.append(Column(Attack('PGD', eps), 'transfer'))
+    for name in ('square', 'autoattack'):
+        if getattr(args, name):
+            attack = Attack('Square', eps, steps=args.queries) \
+                if name == 'square' else Attack('AutoAttack', eps)
+            columns.append(Column(attack, images=args.strong_images))
+    sweeps = []
+    if 'eps' in args.sweep:
+        sweeps += eps_sweep(EPS_SWEEP)
+    if 'steps' in args.sweep:
+        sweeps += steps_sweep(STEPS_SWEEP, eps)
+    columns += [Column(c.attack, images=args.sweep_images, note=c.note)
+                for c in sweeps]
+    return columns
+
+
+def prepare(args):
+    classifier, cfg, digest = load(args.config, args.checkpoint, args,
+                                   bool(args.recalibrate))
+    source = None
+    facts = dict(name=args.name or Path(args.config).stem,
+                 config=Path(args.config).name, checkpoint=digest,
+                 recalibrated=args.recalibrate)
+    if args.recalibrate:
+        images, _ = load_pixels(
+            cfg, classifier, args.recalibrate, args.seed, split='train')
+        recalibrate(classifier, images)
+    if args.transfer_from:
+        source, _, facts['transfer_from'] = load(*args.transfer_from, args)
+    images, labels = load_pixels(cfg, classifier, args.images, args.seed)
+    return Evaluation(
+        classifier, images, labels, args.batch_size, args.seed,
+        not args.without_logit_bn, source, args.json, facts)
+
+
+def load(config, checkpoint, args, train=False):
+    """Return classifier, config and the checkpoint's hash."""
+    cli.require_file(checkpoint, 'checkpoint')
+    cfg = cli.load_config(argparse.Namespace(
+        config=config, cfg_options=args.cfg_options, local_rank=0,
+        data_root=args.data_root, launcher='none', work_dir=None),
+        ('test_dataloader', 'train_dataloader')[:1 + train])
+    model = cli.build_model(cfg)
+    if not hasattr(model, 'head'):
+        raise InputError(f'{config} is no classifier of MMPretrain: attacks '
+                         'need logits')
+    load_pretrained(model, checkpoint)
+    digest = hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()[:16]
+    return PixelClassifier(model).eval().to(args.device), cfg, digest
+
+
+def note_warnings(evaluation, modes):
+    """Keep with the results what speaks against trusting them."""
+    found = evaluation.results.setdefault('warnings', {})
+    device = next(evaluation.classifier.parameters()).device
+    images, labels = (x.to(device) for x in evaluation.batches[0])
+    for mode in modes:
+        with evaluation.inference(mode):
+            found[mode] = check_model(evaluation.classifier, images, labels)
+        row = evaluation.results['rows'].get(mode, {})
+        found[mode] += check_results({
+            label: entry['accuracy'] for label, entry in row.items()
+            if not entry['column']['note']})
+        for what in ('eps', 'steps'):
+            points = sorted(
+                (entry['column']['attack'][what], entry['accuracy'])
+                for entry in row.values()
+                if entry['column']['note'].startswith(what))
+            found[mode] += check_sweep([y for _, y in points], what)
+    evaluation.save()
+
+
+if __name__ == '__main__':
+    with cli.short_messages('Interrupted. The same command with --json goes '
+                            'on from the last batch.'):
+        main()
