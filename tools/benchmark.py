@@ -136,15 +136,15 @@ def run_models(args):
         for benchmark in models.BENCHMARKS[name]():
             for threads in dict.fromkeys(args.threads):
                 torch.set_num_threads(threads)
-                calls, missing = models.calls(
+                calls = models.calls(
                     benchmark, compiled=not args.no_compile)
                 times = timing.median_times(calls, args.rounds)
                 memory = {variant: timing.peak_memory(call) for variant, call
                           in calls.items()} if args.memory else {}
                 print(f'\n# {threads} thread(s)', end='')
-                show(tables.model_table(benchmark, times, missing, memory))
+                show(tables.model_table(benchmark, times, memory))
                 figures[f'{benchmark.title}, {threads} thread(s)'] = dict(
-                    seconds=times, peak_bytes=memory, missing=missing)
+                    seconds=times, peak_bytes=memory)
     return figures
 
 

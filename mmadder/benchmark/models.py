@@ -4,7 +4,6 @@ Weights are random; batch norms are fitted to the input first, so that
 features have the spread that they have in a trained network.
 """
 import copy
-import importlib
 from pathlib import Path
 
 import torch
@@ -18,25 +17,11 @@ from mmpretrain.structures import DataSample
 from torch import nn
 
 from mmadder.__main__ import config_folder
-from mmadder.errors import InputError
+from mmadder.fusion import fuse_adder_bn
+from mmadder.quantization import quantize
 
 ANN = dict(type='AdderConv2d')
 ANN_AWN = dict(type='AdderConv2d', weight_norm='AWN')
-
-
-def pass_over_models(module, name):
-    """`mmadder.<module>.<name>`, of a version that has it.
-
-    Raises:
-        InputError: this version has not.
-    """
-    try:
-        return getattr(importlib.import_module(f'mmadder.{module}'), name)
-    except (ModuleNotFoundError, AttributeError) as error:
-        if getattr(error, 'name', '') not in (f'mmadder.{module}', name):
-            raise  # something that the module itself needs
-        raise InputError(f'this version has no mmadder.{module}.{name}'
-                         ) from None
 
 
 def fit_batch_norms(model, batch):
@@ -103,11 +88,9 @@ class ResNet18:
         return self._call(self.model(ANN_AWN))
 
     def fused(self):
-        fuse = pass_over_models('fusion', 'fuse_adder_bn')
-        return self._call(fuse(self.model(ANN_AWN)))
+        return self._call(fuse_adder_bn(self.model(ANN_AWN)))
 
     def int8(self):
-        quantize = pass_over_models('quantization', 'quantize')
         loader = [dict(inputs=list(self.images()),
                        data_samples=[DataSample()] * self.batch)]
         return self._call(quantize(self.model(ANN_AWN), loader))
@@ -135,8 +118,6 @@ class ResNet20Training:
             'ANN-AWN': lambda: self.step(ANN_AWN)}
 
     def step(self, conv_cfg):
-        if MODELS.get('AdderResNetCIFAR') is None:
-            raise InputError('this version has no AdderResNetCIFAR')
         torch.manual_seed(0)
         backbone = MODELS.build(dict(
             type='AdderResNetCIFAR', depth=20, conv_cfg=conv_cfg))
@@ -203,11 +184,9 @@ class FasterRCNN:
         return self._call(self.model(ANN_AWN))
 
     def fused(self):
-        fuse = pass_over_models('fusion', 'fuse_adder_bn')
-        return self._call(fuse(self.model(ANN_AWN)))
+        return self._call(fuse_adder_bn(self.model(ANN_AWN)))
 
     def int8(self):
-        quantize = pass_over_models('quantization', 'quantize')
         return self._call(quantize(self.model(ANN_AWN), [self.data()]))
 
     def _call(self, model):
@@ -226,13 +205,6 @@ BENCHMARKS = {
 
 
 def calls(benchmark, compiled=True):
-    """({variant: callable}, {variant: why it is missing})."""
-    made, missing = {}, {}
-    for name, make in benchmark.variants.items():
-        if not compiled and name.endswith('torch.compile'):
-            continue
-        try:
-            made[name] = make()
-        except InputError as error:
-            missing[name] = str(error)
-    return made, missing
+    """{variant: callable}, with or without those of torch.compile."""
+    return {name: make() for name, make in benchmark.variants.items()
+            if compiled or not name.endswith('torch.compile')}

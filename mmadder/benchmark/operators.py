@@ -3,7 +3,7 @@ from typing import NamedTuple
 
 import torch
 
-from mmadder.ops import adder_conv2d, reference
+from mmadder.ops import adder_conv2d, pack_weight, reference
 
 from .shapes import Layer
 
@@ -66,16 +66,18 @@ def adder(mode):
 
 
 def adder_int8(problem):
-    """Codes of one shared scale; None in a version without 8-bit kernels."""
-    if not hasattr(OPS, 'adder_conv2d_int8'):
-        return None
+    """Codes of one shared scale, packed weights, as in a quantized model."""
     _, x, w, _ = problem
     geometry = problem.geometry
     scale = max(x.max().item(), 2 * w.abs().max().item()) / 255
     zero_point = round(w.abs().max().item() / scale)
     x, w = ((t / scale + zero_point).round().clamp(0, 255).byte()
             for t in (x, w))
-    return lambda: OPS.adder_conv2d_int8(x, w, scale, zero_point, *geometry)
+    packed = pack_weight(w, geometry[-1])
+    zero, one = torch.zeros(len(w)), torch.ones(len(w))
+    return lambda: OPS.adder_conv2d_int8(
+        x, w, packed, scale, zero_point, zero, one, zero, None, False,
+        *geometry)
 
 
 def cdist(problem):

@@ -125,12 +125,11 @@ def memory_table(memory):
     return lines
 
 
-def model_table(benchmark, times, missing, memory):
+def model_table(benchmark, times, memory):
     """Lines: milliseconds, and time in units of the CNN's.
 
     Args:
         times (dict[str, float]): seconds by variant.
-        missing (dict[str, str]): why a variant was not measured.
         memory (dict[str, int]): bytes by variant; may be empty.
     """
     lines = ['', f'{benchmark.title:54}{"ms":>10}{"time / CNN":>12}' +
@@ -143,8 +142,6 @@ def model_table(benchmark, times, missing, memory):
                      if benchmark.baseline in times else f'{"-":>12}')
             if name in memory:
                 line += f'{memory[name] / 2**20:10.0f}'
-        elif name in missing:
-            line += missing[name]
         else:
             continue
         lines.append(line)

@@ -109,8 +109,7 @@ def test_batch_does_not_change_the_targets():
 
 
 @pytest.mark.slow
-def test_models_say_what_is_missing():
-    """A variant is measured, or there is a sentence."""
+def test_models_are_measured():
     result = subprocess.run(
         [sys.executable, TOOL, '--models', 'resnet18', '--rounds', '1',
          '--no-compile'], capture_output=True, text=True)
@@ -119,4 +118,4 @@ def test_models_say_what_is_missing():
              if line.startswith('  ')]
     assert len(lines) == 12
     for line in lines:
-        assert 'this version has no' in line or float(line.split()[-1]) > 0
+        assert float(line.split()[-1]) > 0

@@ -32,8 +32,16 @@ inline at::Tensor readable(const at::Tensor& tensor) {
       : floats.contiguous();
 }
 
+// An image without pixels has no memory either; its padding is packed as that
+// of others, with an address to count from.
+template <typename T>
+const T* data_or_nothing(const at::Tensor& tensor) {
+  static const T nothing{};
+  return tensor.numel() > 0 ? tensor.const_data_ptr<T>() : &nothing;
+}
+
 inline cpu::Images images(const at::Tensor& tensor) {
-  return {tensor.const_data_ptr<float>(), tensor.stride(0), tensor.stride(1),
+  return {data_or_nothing<float>(tensor), tensor.stride(0), tensor.stride(1),
           tensor.stride(2), tensor.stride(3)};
 }
 

@@ -170,9 +170,9 @@ at::Tensor adder_conv2d_int8(
         output.mutable_data_ptr<float>());
   };
   if (x.scalar_type() == at::kByte)
-    run(x.const_data_ptr<uint8_t>());
+    run(data_or_nothing<uint8_t>(x));
   else
-    run(x.const_data_ptr<float>());
+    run(data_or_nothing<float>(x));
   return output;
 }
 
