@@ -8,7 +8,7 @@ STORE = '    loader.store(current ^ 1);\n    __syncthreads();\n'
 MUTANTS = {
     # -- barriers and buffers
     'no wait for cp.async': (
-        'tile.cuh', '__pipeline_wait_prior(0);', '', 1, None),
+        'loader.cuh', '__pipeline_wait_prior(0);', '', 1, None),
     'barrier before the wait for cp.async': (
         'forward.cuh', STORE,
         '    __syncthreads();\n    loader.store(current ^ 1);\n', 1, 'thread'),
@@ -50,11 +50,11 @@ MUTANTS = {
         'plan.h', 's.dilation_h, s.dilation_w,', 's.dilation_w, s.dilation_w,',
         1, None),
     'taps of a row follow each other into the next': (
-        'tile.cuh', 'source += window.row_jump;', '', 1, None),
+        'loader.cuh', 'source += window.row_jump;', '', 1, None),
     'bits of taps not moved with the tap': (
-        'tile.cuh', 'met >>= 1;', '', 1, None),
+        'loader.cuh', 'met >>= 1;', '', 1, None),
     'bits of taps not moved to the first tap of a split': (
-        'tile.cuh', 'taps_met(row0, col0) >> tap', 'taps_met(row0, col0)', 1,
+        'loader.cuh', 'taps_met(row0, col0) >> tap', 'taps_met(row0, col0)', 1,
         None),
     'chunks of pixels at the distance of rows': (
         'tile.cuh', 'j / C * (8 * C)', 'j / C * (4 * C)', 1, None),
@@ -89,10 +89,10 @@ MUTANTS = {
     'packed rows beyond the weight': (
         'elementwise.cuh', 'row < s.out_per_group && ', '', 1, 'address'),
     'taps beyond the last in the general case': (
-        'tile.cuh', 'i < window.taps_h && inside(row, col)',
+        'loader.cuh', 'i < window.taps_h && inside(row, col)',
         'inside(row, col)', 1, 'address'),
     'padding read from memory': (
-        'tile.cuh', 'met & 1 ? *source : convert<T>(0.f)', '*source', 1,
+        'loader.cuh', 'met & 1 ? *source : convert<T>(0.f)', '*source', 1,
         'address'),
     'vector store where it is not aligned': (
         'tile.cuh', 'grid.plane() % 4 == 0', 'grid.plane() % 2 == 0', 1,

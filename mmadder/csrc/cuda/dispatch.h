@@ -32,7 +32,7 @@ struct InputGradArguments {
 
 template <typename T, typename Shared, typename Tile>
 Strides strides_of(const Plan& plan) {
-  return Loader<T, Shared, Tile, true>::strides(
+  return Loader<T, Shared, Tile, true>::byte_strides(
       plan.packing.pitch, plan.window.plane);
 }
 

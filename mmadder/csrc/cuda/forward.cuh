@@ -1,7 +1,7 @@
 // Forward of the adder convolution, Y = -sum |X - W|, by tiles.
 #pragma once
 
-#include "tile.cuh"
+#include "loader.cuh"
 
 namespace mmadder {
 namespace cuda {

@@ -2,7 +2,7 @@
 // over all outputs that X is part of, f = clip(., -1, 1) or sign.
 #pragma once
 
-#include "tile.cuh"
+#include "loader.cuh"
 
 namespace mmadder {
 namespace cuda {
