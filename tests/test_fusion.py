@@ -113,7 +113,7 @@ def test_step_by_step_equals_the_kernel():
     with torch.no_grad():
         expected, = copy.deepcopy(fused).double()(x.double())
         actual, = fused(x)
-    assert relative_error(actual, expected.float()) < 1e-5
+    assert relative_error(actual, expected.float()) < 1e-4
 
 
 def test_original_trains_and_copy_refuses():
