@@ -47,7 +47,8 @@ def fuse_adder_bn(model):
         RuntimeError: the model is in training mode or has no adders.
 
     Example:
-        >>> model = AdderResNet(18).eval()
+        >>> model = AdderResNet(18)
+        >>> model.eval()
         >>> with torch.no_grad():
         ...     features, = fuse_adder_bn(model)(torch.rand(1, 3, 64, 64))
     """

@@ -16,7 +16,8 @@ def make_classifier():
     model = MODELS.build(dict(
         type='mmpretrain.ImageClassifier',
         data_preprocessor=dict(
-            type='mmpretrain.ClsDataPreprocessor', mean=[0.] * 3, std=[255.] * 3, num_classes=4),
+            type='mmpretrain.ClsDataPreprocessor', mean=[0.] * 3,
+            std=[255.] * 3, num_classes=4),
         backbone=dict(type='AdderResNet', depth=18, base_channels=8,
                       stem_channels=8),
         neck=dict(type='mmpretrain.GlobalAveragePooling'),
