@@ -142,7 +142,7 @@ class FusedAdderConv2d(nn.Module):
         super()._load_from_state_dict(*args, **kwargs)
 
     def __getstate__(self):  # another process may have other kernels
-        return dict(super().__getstate__(), _packed=None)
+        return dict(self.__dict__, _packed=None)
 
     def extra_repr(self):
         stride, padding, dilation, groups = self.geometry
