@@ -276,7 +276,7 @@ def run_all(venv):
     check_imports(setup)
     sources = [ROOT / 'setup.py', *sorted((ROOT / 'mmadder/csrc').rglob('*'))]
     setup.step(
-        'extension', 1,
+        'extension', '2 to 5',
         [path.read_text() for path in sources if path.is_file()] +
         [str(ROOT), os.environ.get('MMADDER_CUDA', '')],
         lambda: setup.pip('extension', 'install', '-v', '--no-deps',
