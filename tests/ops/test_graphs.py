@@ -138,7 +138,7 @@ def test_exported_classifier():
 def test_half_types_cannot_hold_adder_outputs():
     """Why autocast computes in float32: at 4,000 they lose what BN needs."""
     spread = 4000 + torch.tensor([0., .9, 1.9, 2.9])
-    assert spread.half().unique().numel() == 3  # steps of 2
+    assert spread.half().unique().numel() == 2  # steps of 2
     assert spread.bfloat16().unique().numel() == 1  # steps of 16
 
 
