@@ -1,6 +1,7 @@
 """Quantized models as checkpoints."""
 import os
 import os.path as osp
+import pickle
 
 import torch
 
@@ -31,6 +32,6 @@ def is_quantized(path):
     try:
         checkpoint = torch.load(path, map_location='cpu', weights_only=True,
                                 mmap=True)
-    except Exception:  # whatever it is, it is not ours
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError):
         return False
     return isinstance(checkpoint, dict) and MARK in checkpoint.get('meta', {})
