@@ -13,6 +13,8 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
+from mmadder.errors import InputError
+
 # Two per term: x - w and the sum of its magnitude; gradient: saturated
 # difference and multiply-add. HADD2 and HFMA2 serve two terms at once.
 USEFUL = ('FADD', 'FFMA', 'HADD2', 'HFMA2')
@@ -177,9 +179,14 @@ def read_kernels(binary, arch, cuobjdump=None):
 
 
 def _run(tool, what, arch, binary):
-    return subprocess.run(
+    result = subprocess.run(
         [tool, what, '-arch', arch, str(binary)], capture_output=True,
-        text=True, check=True).stdout.splitlines()
+        text=True)
+    if result.returncode:
+        raise InputError(
+            f'{binary} has no readable CUDA kernels for {arch} (build with '
+            f'MMADDER_CUDA=1): {result.stderr.strip()}')
+    return result.stdout.splitlines()
 
 
 def _resource_usage(lines):

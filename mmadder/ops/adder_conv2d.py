@@ -41,7 +41,8 @@ def adder_conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1,
             sum \|x - w\| there, it computes the call again as 'exact' and
             warns once; the error stays below 3e-6. Neither choice depends on
             the number of threads. Infinity gives -inf in 'exact' and 'auto',
-            but may give NaN in 'max'.
+            but may give NaN in 'max'. On CUDA 'auto' is the exact form and
+            'max' an error.
         input_gradient (str): 'hardtanh' or 'sign' of W - X for dY/dX;
             AdderDet (arXiv:2112.13608) trains with the latter.
 

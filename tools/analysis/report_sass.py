@@ -11,6 +11,7 @@ import importlib.util
 import sys
 
 from mmadder.analysis import cuda_time, sass
+from mmadder.engine import cli
 
 IMAGENET, VOC = 1_281_167, 16_551
 WORK = {  # images of an epoch, adder layers of one image
@@ -76,4 +77,5 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    with cli.short_messages('Interrupted.'):
+        main()
