@@ -1,0 +1,3 @@
+# Adders without weight normalization: all else equal.
+_base_ = './ann-awn-resnet18_1xb32-5e_digits.py'
+model = dict(backbone=dict(conv_cfg=dict(weight_norm=None)))
