@@ -22,6 +22,9 @@ def parse_args():
                         help='scale the learning rate with the batch size')
     parser.add_argument('--no-validate', action='store_true',
                         help='do not evaluate during training')
+    parser.add_argument('--record', nargs='?', const=1, type=int,
+                        metavar='EPOCHS', help='record weights, features and '
+                        'gradients of all layers every EPOCHS epochs (1)')
     parser.add_argument('--seed', type=int, help='seed of all generators')
     parser.add_argument('--deterministic', action='store_true',
                         help='use deterministic algorithms only')
@@ -35,6 +38,9 @@ def main():
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     set_randomness(cfg, args)
+    if args.record:
+        cfg.custom_hooks.append(
+            dict(type='StatisticsHook', interval=args.record))
     if args.amp:
         use_amp(cfg)
     if args.auto_scale_lr:

@@ -26,19 +26,29 @@ class CIFAR10Images(CIFAR10):
     Args:
         data_root (str): the folder.
         split (str): 'train' or 'test'.
+        images_per_class (int, optional): take only the first of each class,
+            for short trainings.
         **kwargs: of MMPretrain's CIFAR10, such as ``pipeline`` and
             ``indices``.
     Raises:
         InputError: neither layout is there, a class is missing or unknown,
-            or a picture is damaged or of another size.
+            or a picture is damaged or of another size, or a class has fewer
+            than ``images_per_class``.
     """
 
     size = (32, 32)  # (height, width) of every picture
 
-    def __init__(self, data_root, split='train', **kwargs):
+    def __init__(self, data_root, split='train', images_per_class=None,
+                 **kwargs):
+        self.images_per_class = images_per_class
         super().__init__(data_root, split=split, download=False, **kwargs)
 
     def load_data_list(self):
+        samples = self._read()
+        return (samples if self.images_per_class is None
+                else self._first_of_each_class(samples))
+
+    def _read(self):
         root = self.data_prefix['root']
         folder = Path(root, self.split)
         if folder.is_dir():
@@ -50,6 +60,17 @@ class CIFAR10Images(CIFAR10):
                 f'{root} has neither a folder {self.split} with one folder '
                 f'of pictures per class, nor a whole {self.base_folder}, '
                 f'unpacked from {self.url}') from error
+
+    def _first_of_each_class(self, samples):
+        count, kept = self.images_per_class, []
+        for label, name in enumerate(self.metainfo['classes']):
+            own = [s for s in samples if s['gt_label'] == label]
+            if not 1 <= count <= len(own):
+                raise InputError(
+                    f'images_per_class={count} was asked for, class {name} '
+                    f'has {len(own)} in the {self.split} set')
+            kept += own[:count]
+        return kept
 
     def _read_pictures(self, folder):
         classes = self.metainfo['classes']

@@ -72,3 +72,18 @@ def test_bad_input(folder):
     with pytest.raises(InputError, match=r"missing: \['frog'\], unknown: "
                        r"\['toad'\]"):
         CIFAR10Images(str(folder), split='test')
+
+
+@pytest.mark.parametrize('layout', ['folder', 'batches'])
+def test_first_pictures_of_each_class(layout, request, cifar):
+    root = request.getfixturevalue(layout)
+    one = CIFAR10Images(str(root), 'test', images_per_class=1)
+    assert list(one.get_gt_labels()) == list(range(10))
+    with pytest.raises(InputError, match='class airplane has 1 in the test'):
+        CIFAR10Images(str(root), 'test', images_per_class=2)
+    if layout == 'folder':
+        all_, first = (CIFAR10Images(str(cifar), 'train', images_per_class=n)
+                       for n in (None, 1))
+        assert len(all_) == 20
+        for label in range(10):
+            assert (first[label]['img'] == all_[2 * label]['img']).all()

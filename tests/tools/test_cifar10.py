@@ -1,4 +1,5 @@
 """The CIFAR-10 configs through the tools: train, test, convert, -R."""
+import json
 import pickle
 import runpy
 import sys
@@ -54,7 +55,12 @@ def small(tmp_path):
 def test_trains_on_an_image_folder_and_tests_with_robust_inference(
         run, small, cifar, tmp_path):
     config = small('ann-awn')
-    run('train.py', config, '--data-root', cifar, '--work-dir', 'work')
+    run('train.py', config, '--data-root', cifar, '--work-dir', 'work',
+        '--record')
+    record, = (tmp_path / 'work').glob('*/vis_data/statistics.jsonl')
+    assert len(json.loads(record.read_text())['layers']) == 21
+    scalars = record.with_name('scalars.json').read_text()
+    assert '"test/loss": ' in scalars
     checkpoint = tmp_path / 'work' / 'epoch_1.pth'
     assert 'head.bn.running_var' in read_state_dict(str(checkpoint))
     robust = small('ann-awn', 'custom_hooks = [dict(type="RobustInference'

@@ -43,5 +43,8 @@ val_dataloader = dict(
         pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
-val_evaluator = dict(type='Accuracy', topk=(1, ))
+val_evaluator = [
+    dict(type='Accuracy', topk=(1, )),
+    dict(type='CrossEntropyMetric'),
+]
 test_evaluator = val_evaluator
