@@ -1,0 +1,4 @@
+# Weights start around 0, as in the paper.
+_base_ = '../ann-awn-resnet18_1xb32-5e_digits.py'
+model = dict(
+    backbone=dict(conv_cfg=dict(weight_norm=dict(upsilon=0.))))
