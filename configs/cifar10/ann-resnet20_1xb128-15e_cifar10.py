@@ -1,0 +1,3 @@
+# No weight normalization.
+_base_ = './ann-awn-resnet20_1xb128-15e_cifar10.py'
+model = dict(backbone=dict(conv_cfg=dict(weight_norm=None)))
