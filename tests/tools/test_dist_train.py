@@ -22,7 +22,7 @@ class SaveRankHook(Hook):
 
     def after_train_iter(self, runner, *args, **kwargs):
         group = get_averaging_group()
-        torch.save(dict(averages=group is not None and group.size(),
+        torch.save(dict(averages=group and group.size(),
                         model=dict(runner.model.module.named_parameters())),
                    f'{runner.work_dir}/rank{runner.rank}.pth')
 '''
@@ -36,8 +36,7 @@ custom_hooks = [dict(type='LossScaleHook'), dict(type='SaveRankHook')]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('average_gradients', [True, False])
-def test_ranks_stay_equal(digits, tmp_path, average_gradients):
+def test_ranks_stay_equal(digits, tmp_path):
     (tmp_path / 'save_rank.py').write_text(HOOK)
     (tmp_path / 'config.py').write_text(CHILD)
     environment = dict(
@@ -48,10 +47,10 @@ def test_ranks_stay_equal(digits, tmp_path, average_gradients):
          '--data-root', digits, '--work-dir', tmp_path, '--no-validate',
          '--cfg-options', 'train_cfg.max_epochs=1',
          'train_dataloader.batch_size=5',
-         f'custom_hooks.0.average_gradients={average_gradients}'],
+         'custom_hooks.0.average_gradients=True'],
         env=environment, capture_output=True, text=True, timeout=150)
     assert result.returncode == 0, result.stderr
     ranks = [torch.load(tmp_path / f'rank{rank}.pth') for rank in range(2)]
-    assert ranks[0]['averages'] == (2 if average_gradients else False)
+    assert ranks[0]['averages'] == 2
     for name, parameter in ranks[0]['model'].items():
         assert torch.equal(parameter, ranks[1]['model'][name]), name
