@@ -7,8 +7,9 @@ import os
 import torch
 import torch.distributed as dist
 from mmengine.model import BaseModel
-from mmengine.runner import Runner
+from mmengine.runner import FlexibleRunner, Runner
 from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.functional import relu
 
 from mmadder.layers import AdderConv2d, set_averaging_group, set_loss_scale
@@ -140,13 +141,17 @@ def train(weight_norm, average_gradients=False, micro_batches=1,
                 scale=scaler.get_scale())
 
 
-def train_with_runner(folder, weight_norm, batch_size, **hook):
+def train_with_runner(folder, weight_norm, batch_size, shards=False, **hook):
     """Return the weights of three iterations of MMEngine's runner."""
-    ranks = dist.is_initialized()
+    torch.manual_seed(0)
+    net, ranks = Net(weight_norm), dist.is_initialized()
     wrapper = dict(type='MMDistributedDataParallel', broadcast_buffers=False,
                    device_ids=None)
-    net = Net(weight_norm)
-    runner = Runner(
+    sharding = dict(type='FSDPStrategy', model_wrapper=dict(
+        type='MMFullyShardedDataParallel', device_id='cpu'))
+    kind, options = ((FlexibleRunner, dict(strategy=sharding)) if shards else
+                     (Runner, dict(cfg=dict(model_wrapper_cfg=wrapper))))
+    runner = kind(
         model=net,
         work_dir=str(folder),
         experiment_name=f'{folder.name}_{ranks}',
@@ -155,11 +160,15 @@ def train_with_runner(folder, weight_norm, batch_size, **hook):
             sampler=dict(type='DefaultSampler', shuffle=False),
             collate_fn=dict(type='default_collate')),
         train_cfg=dict(type='IterBasedTrainLoop', max_iters=3),
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=LR)),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=LR, momentum=.9)),
+        param_scheduler=[],
         default_hooks=dict(checkpoint=None, logger=None),
         custom_hooks=[dict(type='LossScaleHook', **hook)],
         randomness=dict(seed=0),
         launcher='pytorch' if ranks else 'none',
-        cfg=dict(model_wrapper_cfg=wrapper))
+        **options)
     runner.train()
-    return weights(net)
+    if not shards:
+        return weights(net)
+    with FullyShardedDataParallel.summon_full_params(runner.model):
+        return {name: value.clone() for name, value in weights(net).items()}

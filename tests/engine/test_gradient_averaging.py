@@ -101,10 +101,12 @@ def test_overflow_on_one_rank_skips_the_step_of_both(tmp_path, value):
         assert result['scale'] == 4
 
 
-def test_runner_with_the_option_equals_one_process(tmp_path):
+@pytest.mark.parametrize('shards', [False, True])
+def test_runner_with_the_option_equals_one_process(tmp_path, shards):
+    """With DistributedDataParallel, and with FSDP's sharded parameters."""
     ranks = on_two_ranks(
         train_with_runner, tmp_path / 'ranks', tmp_path / 'work', 'AWN',
-        batch_size=1, average_gradients=True)
+        batch_size=1, shards=shards, average_gradients=True)
     # One process has nothing to average, and needs no process group.
     expected = train_with_runner(tmp_path / 'work', 'AWN', batch_size=2,
                                  average_gradients=True)
@@ -114,12 +116,13 @@ def test_runner_with_the_option_equals_one_process(tmp_path):
 
 
 def test_runner_scales_per_rank_by_default(tmp_path):
-    ranks = on_two_ranks(
-        train_with_runner, tmp_path / 'ranks', tmp_path / 'work', 'AWN',
-        batch_size=1)
+    replicas, shards = (on_two_ranks(
+        train_with_runner, tmp_path / f'ranks{shards}', tmp_path / 'work',
+        'AWN', batch_size=1, shards=shards) for shards in (False, True))
     expected = train_with_runner(tmp_path / 'work', 'AWN', batch_size=2)
-    assert difference(*ranks) == 0
-    assert difference(ranks[0], expected) > 1e-3
+    assert difference(*replicas) == difference(*shards) == 0
+    assert difference(replicas[0], shards[0]) < 1e-6
+    assert difference(replicas[0], expected) > 1e-3
 
 
 @pytest.mark.parametrize('group', [dist.GroupMember.NON_GROUP_MEMBER, 'gloo'])
