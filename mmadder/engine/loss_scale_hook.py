@@ -1,9 +1,15 @@
-"""Keep local gradient scaling right under loss scaling and accumulation."""
+"""Keep local gradient scaling right under loss scaling and accumulation.
+
+And, as an option, over several processes.
+"""
+import torch.distributed as dist
+from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.optim import ApexOptimWrapper, OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
 
-from mmadder.layers import set_loss_scale
+from mmadder.layers import (get_averaging_group, set_averaging_group,
+                            set_loss_scale)
 
 
 @HOOKS.register_module()
@@ -16,14 +22,31 @@ class LossScaleHook(Hook):
     size, so a GradScaler would later shrink it 65536-fold, and accumulation
     would add instead of average.
 
+    Args:
+        average_gradients (bool): average the gradient of an adder weight over
+            all processes before it is scaled, not only after, as AdderNet
+            does. ``docs/scaling.md`` says what that gives, costs and needs.
+            One process needs no averaging.
+
     Raises:
         TypeError: before training, if the optimizer wrapper does not say how
             it scales the loss.
         ValueError: in training, if several optimizers scale it differently.
     """
 
+    def __init__(self, average_gradients=False):
+        self.average_gradients = average_gradients
+
     def before_train(self, runner):
         get_loss_factor(runner.optim_wrapper)
+        averages = self.average_gradients and get_world_size() > 1
+        set_averaging_group(dist.new_group() if averages else None)
+
+    def after_train(self, runner):
+        group = get_averaging_group()
+        if group is not None:
+            set_averaging_group(None)
+            dist.destroy_process_group(group)
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         set_loss_scale(get_loss_factor(runner.optim_wrapper))

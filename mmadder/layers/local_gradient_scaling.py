@@ -7,11 +7,13 @@ scaled gradient.
 import math
 
 import torch
+import torch.distributed as dist
 
 EPS = 1e-12  # smallest norm to divide by, as in AdderNet's code
 
 # A tensor: torch.compile would bake a number into the backward graph.
 _loss_scale = torch.ones(())
+_averaging_group = None
 
 
 def local_gradient_scaling(weight, eta=0.2):
@@ -25,6 +27,10 @@ def local_gradient_scaling(weight, eta=0.2):
     :func:`set_loss_scale`. A GradScaler's unscaling then leaves the root mean
     square ``eta``, and the sum over m micro-batches, each with s = 1/m, is
     the mean of m scaled gradients.
+
+    Under DistributedDataParallel each process scales the gradient of its own
+    batch, as in AdderNet's code, and their mean is smaller where they
+    disagree. :func:`set_averaging_group` takes the mean first.
 
     A gradient of zeros stays zero. One with NaN or infinite elements keeps
     some, for a GradScaler to see, and one whose squares overflow float32
@@ -66,6 +72,41 @@ def get_loss_scale():
     return _loss_scale.item()
 
 
+def set_averaging_group(group):
+    """Average gradients over processes before they are scaled.
+
+    Then a weight norm behind the scaling sees what one process would see that
+    has the batches of all, and g' has the root mean square ``eta`` on every
+    process. ``LossScaleHook(average_gradients=True)`` does this in MMEngine's
+    runner. In a training loop of one's own::
+
+        set_averaging_group(torch.distributed.new_group())
+
+    Each backward then waits for one all-reduce per use of a layer. So all
+    processes must use the same layers in the same order, and have the same
+    scale of the loss. The group must not be that of
+    DistributedDataParallel, whose own all-reduces overlap with the backward.
+
+    Args:
+        group (ProcessGroup | None): None, as at the start, averages nothing.
+
+    Raises:
+        TypeError: something else, such as what ``new_group`` returns to a
+            process that is no member.
+    """
+    global _averaging_group
+    if group is not None and not isinstance(group, dist.ProcessGroup):
+        raise TypeError(
+            'group of processes must be a ProcessGroup with this process in '
+            f'it, or None, got {group!r}')
+    _averaging_group = group
+
+
+def get_averaging_group():
+    """Return the group of :func:`set_averaging_group`."""
+    return _averaging_group
+
+
 class _LocalGradientScaling(torch.autograd.Function):
 
     @staticmethod
@@ -75,19 +116,27 @@ class _LocalGradientScaling(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_weight):
-        norm = _norm(grad_weight)
+        gradient = grad_weight.to(_at_least_float32(grad_weight))
+        if _averaging_group is not None:
+            gradient = _average(gradient, _averaging_group)
+        norm = _norm(gradient)
         rms = _loss_scale * ctx.eta
-        scale = rms * math.sqrt(grad_weight.numel()) / norm.clamp(min=EPS)
+        scale = rms * math.sqrt(gradient.numel()) / norm.clamp(min=EPS)
         scale = scale.masked_fill(norm.isinf(), math.nan)
-        dtype = _at_least_float32(grad_weight)
-        scaled = grad_weight.to(dtype) * scale.to(dtype)
+        scaled = gradient * scale.to(gradient.dtype)
         return scaled.to(grad_weight.dtype), None
+
+
+def _average(tensor, group):
+    """Return the mean over the ranks of a group; NaN and infinity spread."""
+    mean = (tensor / group.size()).contiguous()
+    dist.all_reduce(mean, group=group)
+    return mean
 
 
 def _norm(tensor):
     """Norm in float64 of the filters' norms in float32: fast and exact."""
-    filters = torch.linalg.vector_norm(
-        tensor.flatten(1), dim=1, dtype=_at_least_float32(tensor))
+    filters = torch.linalg.vector_norm(tensor.flatten(1), dim=1)
     return torch.linalg.vector_norm(filters, dtype=torch.float64)
 
 
