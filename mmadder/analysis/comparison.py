@@ -120,10 +120,13 @@ def markdown(result):
     """Return the table of :func:`compare` as Markdown, with its legend."""
     runs = result['runs']
     seeds = max(len(run['seeds']) for run in runs.values())
+    share = all(run['summary']['best']['mean'] <= 1 for run in runs.values())
+    digits = dict.fromkeys(FIGURES, 3 if share else 2)  # else percent
+    digits.update(loss=3, minutes=1)
     lines = _table(
         ('run', 'seeds', *HEADER),
         [(name, len(run['seeds']),
-          *(_cell(run['summary'][key]) for key in FIGURES))
+          *(_cell(run['summary'][key], digits[key]) for key in FIGURES))
          for name, run in runs.items()])
     names = list(dict.fromkeys(
         key for run in runs.values() for key in run['class_ap']))
@@ -203,10 +206,9 @@ def _notes(runs):
     return notes
 
 
-def _cell(figure):
+def _cell(figure, digits=3):
     if figure is None:
         return '-'
-    digits = 3 if abs(figure['mean']) < 2 else 1
     text = f'{figure["mean"]:.{digits}f}'
     if figure['std'] is not None:
         text += f' ± {figure["std"]:.{digits}f}'

@@ -16,6 +16,7 @@ INK, GRID, ACCENT, SECOND = '#1f2933', '#e4e7eb', '#0b7285', '#c2410c'
 COLOURS = (ACCENT, SECOND, '#7048e8', '#e8a100', '#1f2933', '#d6336c',
            '#37b24d', '#868e96')
 MARKERS = 'osD^vPX*'
+LEGEND_WIDTH = 110  # characters in a line
 SCORE_TO_DRAW = 0.5
 
 
@@ -234,39 +235,44 @@ def plot_comparison(result):
     runs, styles = result['runs'], list(zip(COLOURS, MARKERS))
     classes = list(dict.fromkeys(
         name for run in runs.values() for name in run['class_ap']))
-    figure = Figure(layout='constrained', dpi=120, figsize=(
-        9.5, 3.8 + bool(classes) * 3))
-    upper, *lower = np.ravel(figure.subfigures(
-        1 + bool(classes), 1, height_ratios=[3.8, 3][:1 + bool(classes)]))
-    left, right = upper.subplots(1, 2)
+    rows = [['loss', 'validation'], ['classes', 'classes']]
+    heights = [3.8, 2.8]
+    if not classes:
+        rows, heights = rows[:1], heights[:1]
+    figure = Figure(layout='constrained', dpi=120,
+                    figsize=(9.5, sum(heights)))
+    axes = figure.subplot_mosaic(rows, height_ratios=heights)
+    for axis in axes.values():
+        _style(axis)
     for run, (colour, marker) in zip(runs.values(), styles):
-        _draw_band(left, run['loss'], colour, linewidth=1.3)
-        _draw_band(right, run['validation'], colour, marker=marker,
-                   markersize=4, linewidth=1.3)
-    left.set(xlabel='iteration', ylabel='training loss, smoothed')
-    right.set(xlabel=result['step'], ylabel=f'validation {result["metric"]}')
-    right.xaxis.get_major_locator().set_params(integer=True)
+        _draw_band(axes['loss'], run['loss'], colour)
+        _draw_band(axes['validation'], run['validation'], colour,
+                   marker=marker, markersize=4)
+    axes['loss'].set(xlabel='iteration', ylabel='training loss, smoothed')
+    axes['validation'].set(xlabel=result['step'],
+                           ylabel=f'validation {result["metric"]}')
+    axes['validation'].xaxis.get_major_locator().set_params(integer=True)
     if classes:
-        axis = lower[0].subplots()
-        _draw_classes(axis, runs.values(), classes, styles)
-        _style(axis)
-    for axis in (left, right):
-        _style(axis)
-    upper.legend(handles=right.get_lines(), labels=list(runs), frameon=False,
-                 loc='outside upper center', ncols=min(len(runs), 4))
+        _draw_classes(axes['classes'], runs.values(), classes, styles)
+    figure.legend(
+        handles=axes['validation'].get_lines(), labels=list(runs),
+        frameon=False, fontsize=9, loc='outside upper center',
+        ncols=min(max(LEGEND_WIDTH // (max(map(len, runs)) + 6), 1), 4))
     return figure
 
 
 def _draw_band(axis, curve, colour, **style):
-    axis.plot(curve['steps'], curve['mean'], color=colour, **style)
+    axis.plot(curve['steps'], curve['mean'], color=colour, linewidth=1.3,
+              **style)
     axis.fill_between(curve['steps'], curve['low'], curve['high'],
                       color=colour, alpha=0.18, linewidth=0)
 
 
 def _draw_classes(axis, runs, classes, styles):
-    """Put the runs' points of one class side by side, spread as bars."""
+    """Put the runs' points of one class side by side."""
+    axis.grid(False, axis='x')
     for i, (run, (colour, marker)) in enumerate(zip(runs, styles)):
-        shift = (i - (len(runs) - 1) / 2) * 0.6 / len(runs)
+        shift = (i - (len(runs) - 1) / 2) * min(0.1, 0.6 / len(runs))
         ap = [run['class_ap'].get(name) or {} for name in classes]
         axis.errorbar(
             np.arange(len(classes)) + shift,
@@ -275,5 +281,5 @@ def _draw_classes(axis, runs, classes, styles):
             marker=marker, markersize=5, linestyle='none', linewidth=1.2)
     axis.set_xticks(range(len(classes)), classes,
                     rotation=0 if len(classes) <= 10 else 45)
-    axis.set(ylabel='AP after the last evaluation', ylim=(0, 1.02),
+    axis.set(ylabel='AP, last evaluation', ylim=(0, 1.02),
              xlim=(-0.6, len(classes) - 0.4))
