@@ -190,20 +190,32 @@ def draw_predictions(detections, indices, side=256,
 
 
 def _draw_boxes(picture, side, boxes, texts, colour):
+    """Draw boxes, then their texts inside the upper left corners.
+
+    Args:
+        boxes (ndarray): (N, 4) by falling importance, drawn last to first.
+    """
     scale = side / picture.shape[0]
     canvas = cv2.resize(picture, None, fx=scale, fy=scale,
                         interpolation=cv2.INTER_CUBIC)
-    for box, text in zip(boxes, texts):
-        x1, y1, x2, y2 = (int(round(value * scale)) for value in box)
+    corners = np.rint(np.asarray(boxes).reshape(-1, 4) * scale).astype(int)
+    for x1, y1, x2, y2 in corners[::-1].tolist():
         cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, 1, cv2.LINE_AA)
-        (width, height), _ = cv2.getTextSize(
-            text, cv2.FONT_HERSHEY_SIMPLEX, 0.4, 1)
-        x = max(min(x1, canvas.shape[1] - width), 0)
-        y = y1 - 3 if y1 > height + 3 else y2 + height + 3
-        for paint, thickness in (((0, 0, 0), 3), (colour, 1)):
-            cv2.putText(canvas, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.4,
-                        paint, thickness, cv2.LINE_AA)
+    for (x1, y1, _, _), text in reversed(list(zip(corners.tolist(), texts))):
+        _write(canvas, x1, y1, text, colour)
     return canvas
+
+
+def _write(canvas, x, y, text, colour):
+    """Write on a dark ground, moved into the picture where it sticks out."""
+    font, size = cv2.FONT_HERSHEY_SIMPLEX, 0.36
+    (width, height), _ = cv2.getTextSize(text, font, size, 1)
+    x = max(min(x, canvas.shape[1] - width - 4), 0)
+    y = max(min(y, canvas.shape[0] - height - 6), 0)
+    ground = canvas[y:y + height + 6, x:x + width + 4]
+    ground[:] = ground // 4
+    cv2.putText(canvas, text, (x + 2, y + height + 2), font, size, colour, 1,
+                cv2.LINE_AA)
 
 
 def tile(pictures, columns, gap=8):
