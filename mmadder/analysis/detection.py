@@ -67,17 +67,16 @@ def join_annotations(dataset, samples, name):
     """
     infos = {}
     for i in range(len(dataset)):
-        info = dataset.get_data_info(i)
+        info = getattr(dataset, 'get_data_info', lambda i: {})(i)
         if not {'img_id', 'img_path', 'instances'} <= info.keys():
             raise InputError(f'{type(dataset).__name__} has no annotated '
-                             'boxes: a picture of it has only '
-                             f'{sorted(info)}')
+                             f'boxes, only {sorted(info)} of a picture')
         infos[info['img_id']] = info
     unknown = [sample['img_id'] for sample in samples
                if sample['img_id'] not in infos]
     if unknown or len(samples) != len(infos):
         raise InputError(
-            f'{name} has {len(samples)} pictures, the test set of the '
+            f'{name} has {len(samples)} pictures, the data set of the '
             f'config {len(infos)}, and {len(unknown)} of the former are not '
             'in it; test again with this config and data root')
     ordered = [infos[sample['img_id']] for sample in samples]
