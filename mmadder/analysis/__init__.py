@@ -1,8 +1,8 @@
 from .detection import (Detections, average_precision, confusion_matrix,
-                        load_detections)
-from .report import write_report
+                        join_annotations, load_detections)
+from .report import run_facts, write_report
 
 __all__ = [
-    'Detections', 'average_precision', 'confusion_matrix', 'load_detections',
-    'write_report'
+    'Detections', 'average_precision', 'confusion_matrix', 'join_annotations',
+    'load_detections', 'run_facts', 'write_report'
 ]

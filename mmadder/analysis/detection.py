@@ -46,16 +46,37 @@ def load_detections(config, results):
                          'tools/test.py --out FILE.pkl')
     init_default_scope(config.get('default_scope', 'mmdet'))
     dataset = DATASETS.build(dict(config.test_dataloader.dataset))
+    return join_annotations(dataset, mmengine.load(results), results)
+
+
+def join_annotations(dataset, samples, name):
+    """Join predictions with the annotations of their pictures.
+
+    Args:
+        dataset (BaseDetDataset): VOC, COCO, or another with boxes.
+        samples (list of dict): ``img_id`` and ``pred_instances`` of each
+            picture, in any order.
+        name (str | Path): of the samples, for the error.
+
+    Returns:
+        Detections: in the order of the samples.
+
+    Raises:
+        InputError: the samples are of other pictures, or the dataset has no
+            boxes.
+    """
     infos = {}
     for i in range(len(dataset)):
-        info = dataset.get_data_info(i)
+        info = getattr(dataset, 'get_data_info', lambda i: {})(i)
+        if not {'img_id', 'img_path', 'instances'} <= info.keys():
+            raise InputError(f'{type(dataset).__name__} has no annotated '
+                             f'boxes, only {sorted(info)} of a picture')
         infos[info['img_id']] = info
-    samples = mmengine.load(results)
     unknown = [sample['img_id'] for sample in samples
                if sample['img_id'] not in infos]
     if unknown or len(samples) != len(infos):
         raise InputError(
-            f'{results} has {len(samples)} pictures, the test set of the '
+            f'{name} has {len(samples)} pictures, the data set of the '
             f'config {len(infos)}, and {len(unknown)} of the former are not '
             'in it; test again with this config and data root')
     ordered = [infos[sample['img_id']] for sample in samples]

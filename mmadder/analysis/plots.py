@@ -12,6 +12,11 @@ import numpy as np
 from mmadder.errors import InputError
 
 INK, GRID, ACCENT, SECOND = '#1f2933', '#e4e7eb', '#0b7285', '#c2410c'
+# Told apart also by those who see no red or no green; markers help.
+COLOURS = (ACCENT, SECOND, '#7048e8', '#e8a100', '#1f2933', '#d6336c',
+           '#37b24d', '#868e96')
+MARKERS = 'osD^vPX*'
+LEGEND_WIDTH = 110  # characters in a line
 SCORE_TO_DRAW = 0.5
 
 
@@ -21,11 +26,27 @@ def subplots(*args, **kwargs):
     figure = Figure(layout='constrained', dpi=120, **kwargs)
     axes = figure.subplots(*args)
     for axis in np.ravel(axes):
-        axis.grid(color=GRID)
-        axis.set_axisbelow(True)
-        axis.spines[['top', 'right']].set_visible(False)
-        axis.tick_params(colors=INK)
+        _style(axis)
     return figure, axes
+
+
+def _style(axis):
+    axis.grid(color=GRID)
+    axis.set_axisbelow(True)
+    axis.spines[['top', 'right']].set_visible(False)
+    axis.tick_params(colors=INK)
+
+
+def run_folders(path):
+    """Return the time-stamped folders of a training, oldest first.
+
+    Args:
+        path (str | Path): a work directory, or one such folder.
+    """
+    path = Path(path)
+    folders = [path, *sorted(path.glob('*'))]
+    return [folder for folder in folders
+            if (folder / 'vis_data' / 'scalars.json').is_file()]
 
 
 def read_scalars(path):
@@ -33,7 +54,7 @@ def read_scalars(path):
 
     Args:
         path (str | Path): the file, or a work directory that holds such
-            files in its time-stamped folders.
+            files in its time-stamped folders, or one of these folders.
 
     Returns:
         tuple: training and validation records, lists of dicts in order of
@@ -43,13 +64,15 @@ def read_scalars(path):
         InputError: there is none.
     """
     path = Path(path)
-    files = [path] if path.is_file() else sorted(
-        path.glob('*/vis_data/scalars.json'))
+    files = [path] if path.is_file() else [
+        folder / 'vis_data' / 'scalars.json' for folder in run_folders(path)]
     if not files:
         raise InputError(f'no vis_data/scalars.json in {path}')
     train, val = {}, {}
     for file in files:
         for line in file.read_text().splitlines():
+            if not line.endswith('}'):
+                continue  # being written, or cut off with its run
             record = json.loads(line)
             (train if 'loss' in record else val)[record['step']] = record
     return ([train[step] for step in sorted(train)],
@@ -65,7 +88,7 @@ def plot_training(runs, metric):
     """
     figure, (left, right) = subplots(1, 2, figsize=(9, 3.4))
     for (name, (train, val)), colour in zip(
-            runs.items(), (ACCENT, SECOND, INK, '#7048e8')):
+            runs.items(), COLOURS):
         steps = [record['step'] for record in train]
         left.plot(steps, [record['loss'] for record in train], color=colour,
                   label=name, linewidth=1.3)
@@ -143,10 +166,15 @@ def draw_predictions(detections, indices, side=256,
 
     Returns:
         ndarray: (H, W, 3) uint8, BGR.
+
+    Raises:
+        InputError: a picture cannot be read.
     """
     tiles = []
     for i in indices:
         picture = cv2.imread(detections.paths[i])
+        if picture is None:
+            raise InputError(f'picture {detections.paths[i]} cannot be read')
         true, found = detections.annotations[i], detections.predictions[i]
         kept = found['scores'] >= score_thr
         names = detections.classes
@@ -162,20 +190,32 @@ def draw_predictions(detections, indices, side=256,
 
 
 def _draw_boxes(picture, side, boxes, texts, colour):
+    """Draw boxes, then their texts inside the upper left corners.
+
+    Args:
+        boxes (ndarray): (N, 4) by falling importance, drawn last to first.
+    """
     scale = side / picture.shape[0]
     canvas = cv2.resize(picture, None, fx=scale, fy=scale,
                         interpolation=cv2.INTER_CUBIC)
-    for box, text in zip(boxes, texts):
-        x1, y1, x2, y2 = (int(round(value * scale)) for value in box)
+    corners = np.rint(np.asarray(boxes).reshape(-1, 4) * scale).astype(int)
+    for x1, y1, x2, y2 in corners[::-1].tolist():
         cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, 1, cv2.LINE_AA)
-        (width, height), _ = cv2.getTextSize(
-            text, cv2.FONT_HERSHEY_SIMPLEX, 0.4, 1)
-        x = max(min(x1, canvas.shape[1] - width), 0)
-        y = y1 - 3 if y1 > height + 3 else y2 + height + 3
-        for paint, thickness in (((0, 0, 0), 3), (colour, 1)):
-            cv2.putText(canvas, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.4,
-                        paint, thickness, cv2.LINE_AA)
+    for (x1, y1, _, _), text in reversed(list(zip(corners.tolist(), texts))):
+        _write(canvas, x1, y1, text, colour)
     return canvas
+
+
+def _write(canvas, x, y, text, colour):
+    """Write on a dark ground, moved into the picture where it sticks out."""
+    font, size = cv2.FONT_HERSHEY_SIMPLEX, 0.36
+    (width, height), _ = cv2.getTextSize(text, font, size, 1)
+    x = max(min(x, canvas.shape[1] - width - 4), 0)
+    y = max(min(y, canvas.shape[0] - height - 6), 0)
+    ground = canvas[y:y + height + 6, x:x + width + 4]
+    ground[:] = ground // 4
+    cv2.putText(canvas, text, (x + 2, y + height + 2), font, size, colour, 1,
+                cv2.LINE_AA)
 
 
 def tile(pictures, columns, gap=8):
@@ -195,3 +235,63 @@ def tile(pictures, columns, gap=8):
         y, x = i // columns * (height + gap), i % columns * (width + gap)
         sheet[y:y + picture.shape[0], x:x + picture.shape[1]] = picture
     return sheet
+
+
+def plot_comparison(result):
+    """Draw loss, validation metric and, if known, AP of each class.
+
+    Args:
+        result (dict): of :func:`mmadder.analysis.comparison.compare`.
+    """
+    from matplotlib.figure import Figure
+    runs, styles = result['runs'], list(zip(COLOURS, MARKERS))
+    classes = list(dict.fromkeys(
+        name for run in runs.values() for name in run['class_ap']))
+    rows = [['loss', 'validation'], ['classes', 'classes']]
+    heights = [3.8, 2.8]
+    if not classes:
+        rows, heights = rows[:1], heights[:1]
+    figure = Figure(layout='constrained', dpi=120,
+                    figsize=(9.5, sum(heights)))
+    axes = figure.subplot_mosaic(rows, height_ratios=heights)
+    for axis in axes.values():
+        _style(axis)
+    for run, (colour, marker) in zip(runs.values(), styles):
+        _draw_band(axes['loss'], run['loss'], colour)
+        _draw_band(axes['validation'], run['validation'], colour,
+                   marker=marker, markersize=4)
+    axes['loss'].set(xlabel='iteration', ylabel='training loss, smoothed')
+    axes['validation'].set(xlabel=result['step'],
+                           ylabel=f'validation {result["metric"]}')
+    axes['validation'].xaxis.get_major_locator().set_params(integer=True)
+    if classes:
+        _draw_classes(axes['classes'], runs.values(), classes, styles)
+    figure.legend(
+        handles=axes['validation'].get_lines(), labels=list(runs),
+        frameon=False, fontsize=9, loc='outside upper center',
+        ncols=min(max(LEGEND_WIDTH // (max(map(len, runs)) + 6), 1), 4))
+    return figure
+
+
+def _draw_band(axis, curve, colour, **style):
+    axis.plot(curve['steps'], curve['mean'], color=colour, linewidth=1.3,
+              **style)
+    axis.fill_between(curve['steps'], curve['low'], curve['high'],
+                      color=colour, alpha=0.18, linewidth=0)
+
+
+def _draw_classes(axis, runs, classes, styles):
+    """Put the runs' points of one class side by side."""
+    axis.grid(False, axis='x')
+    for i, (run, (colour, marker)) in enumerate(zip(runs, styles)):
+        shift = (i - (len(runs) - 1) / 2) * min(0.1, 0.6 / len(runs))
+        ap = [run['class_ap'].get(name) or {} for name in classes]
+        axis.errorbar(
+            np.arange(len(classes)) + shift,
+            [figure.get('mean', np.nan) for figure in ap],
+            yerr=[figure.get('std') or 0 for figure in ap], color=colour,
+            marker=marker, markersize=5, linestyle='none', linewidth=1.2)
+    axis.set_xticks(range(len(classes)), classes,
+                    rotation=0 if len(classes) <= 10 else 45)
+    axis.set(ylabel='AP, last evaluation', ylim=(0, 1.02),
+             xlim=(-0.6, len(classes) - 0.4))

@@ -118,6 +118,19 @@ def read_state_dict(checkpoint, map_location='cpu'):
     return get_state_dict(_read(checkpoint, map_location), name=checkpoint)
 
 
+def read_classes(checkpoint):
+    """Return the class names that MMEngine noted in a checkpoint, or None.
+
+    Raises:
+        InputError: the file is missing or no checkpoint.
+    """
+    content = _read(checkpoint, 'cpu')
+    meta = content.get('meta') if isinstance(content, dict) else None
+    dataset = (meta or {}).get('dataset_meta') or {}
+    classes = dataset.get('classes', dataset.get('CLASSES'))
+    return tuple(classes) if classes else None
+
+
 def load_pretrained(model, checkpoint, prefix=None, map_location='cpu',
                     ignore=()):
     """Load pretrained weights, all of them or none.

@@ -100,6 +100,8 @@ def test_detector_is_interrupted_resumed_and_tested(
     assert checkpoint['meta']['iter'] == 2
     assert len(scalars(work, 'loss')) == 2
     assert len(scalars(work, 'pascal_voc/mAP')) == 2
+    page, = work.glob('*/report/index.html')  # of the second attempt
+    assert 'on 3 validation pictures' in page.read_text()
     types = re.findall(r"type='(\w+Hook)'", checkpoint['meta']['cfg'])
     assert types.count('LossScaleHook') == 1
     assert types.count('CheckpointCheckHook') == 1
@@ -284,3 +286,9 @@ def test_two_processes_without_gpu(detection, digits, tmp_path):
         REPO / 'tools' / 'dist_test.sh', detection,
         tmp_path / 'work' / 'epoch_1.pth', 2])
     assert process.wait(120) == 0, process.stderr.read()
+    # Each process has two of three pictures, one of them twice.
+    reports = sorted((tmp_path / 'work').glob('*/report/summary.json'))
+    assert [json.loads(path.read_text())['split'] for path in reports] == [
+        'validation', 'test']
+    assert all(json.loads(path.read_text())['pictures'] == 3
+               for path in reports)

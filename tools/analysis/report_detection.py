@@ -5,20 +5,12 @@
         --run WORK_DIR --out REPORT_DIR
 """
 import argparse
-import json
 import os.path as osp
-import platform
 from pathlib import Path
 
-import mmcv
-import mmdet
-import mmengine
-import mmpretrain
-import torch
 from mmengine.config import Config, DictAction
 
-import mmadder
-from mmadder.analysis import load_detections, write_report
+from mmadder.analysis import load_detections, run_facts, write_report
 from mmadder.analysis.plots import read_scalars
 from mmadder.engine import cli, replace_data_root
 
@@ -58,28 +50,9 @@ def main():
     page, figures = write_report(
         args.out, args.title or Path(args.config).stem,
         load_detections(config, args.results), runs,
-        facts=[*(fact.split('=', 1) for fact in args.fact), *facts(config)],
+        facts=[*(fact.split('=', 1) for fact in args.fact), *run_facts(config)],
         commands=args.command)
-    Path(args.out, 'summary.json').write_text(json.dumps(figures, indent=1))
     print(f'mAP {figures["mAP"]:.3f}, report: {page}')
-
-
-def facts(config):
-    """Settings and versions for the report."""
-    model = config.model
-    adder = model.backbone.get('conv_cfg', 'class default')
-    versions = ', '.join(
-        f'{package.__name__} {package.__version__}' for package in
-        (mmadder, torch, mmcv, mmengine, mmdet, mmpretrain))
-    return [
-        ('detector', model.type),
-        ('backbone', f'{model.backbone.type}, {adder}'),
-        ('neck', model.neck.type),
-        ('optimizer', dict(config.optim_wrapper.optimizer)),
-        ('epochs', config.train_cfg.get('max_epochs')),
-        ('batch', config.train_dataloader.batch_size),
-        ('seed', config.get('randomness', {}).get('seed')),
-        ('versions', f'Python {platform.python_version()}, {versions}')]
 
 
 if __name__ == '__main__':

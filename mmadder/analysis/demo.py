@@ -1,0 +1,171 @@
+"""Pictures with what a model sees in them."""
+import copy
+from pathlib import Path
+
+import mmcv
+import numpy as np
+import torch
+from mmdet.utils import get_test_pipeline_cfg
+from mmdet.visualization import DetLocalVisualizer
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.registry import DATASETS, DefaultScope
+from mmpretrain.visualization import UniversalVisualizer
+
+from mmadder.datasets.loading import CheckedLoadImageFromFile
+from mmadder.engine import cli
+from mmadder.engine.checkpoint import load_pretrained, read_classes
+from mmadder.errors import InputError
+from mmadder.quantization import empty_quantized, is_quantized
+
+from .complexity import input_shape
+from .plots import COLOURS
+
+SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+SIDE = 480  # a picture whose shorter side is smaller is drawn larger
+
+
+class Demo:
+    """A detector or classifier for single pictures.
+
+    Args:
+        cfg (Config): of MMDetection or MMPretrain, with a test dataset; its
+            data need not be there.
+        checkpoint (str): file; every key must fit the config.
+        device (str): such as 'cpu' or 'cuda:0'.
+    Raises:
+        InputError: the config is of another kind, the checkpoint does not
+            fit, or the device is not there.
+    """
+
+    def __init__(self, cfg, checkpoint, device='cpu'):
+        self.scope = cfg.get('default_scope')
+        if self.scope not in ('mmdet', 'mmpretrain'):
+            raise InputError('the config must be of MMDetection or '
+                             'MMPretrain, its default_scope is '
+                             f'{self.scope!r}')
+        cli.require_file(checkpoint, 'checkpoint')
+        model = cli.build_model(cfg)
+        if is_quantized(checkpoint):
+            model = empty_quantized(model)
+        load_pretrained(model, checkpoint)
+        self.model = _move(model, device).eval()
+        self.pipeline = self._build_pipeline(cfg)
+        self.loader = CheckedLoadImageFromFile()
+        meta = self._dataset_meta(cfg)
+        self.classes = read_classes(checkpoint) or meta.get('classes')
+        self.visualizer = DetLocalVisualizer(line_width=2)
+        self.visualizer.dataset_meta = dict(
+            classes=self.classes, palette=meta.get('palette') or _palette(
+                len(self.classes or ())))
+
+    def predict(self, path):
+        """Return the data sample that the model makes of a picture file.
+
+        Raises:
+            InputError: the file is missing or no picture.
+        """
+        with torch.no_grad():
+            data = self.pipeline(dict(img_path=str(path), img_id=0))
+            return self.model.test_step(pseudo_collate([data]))[0].cpu()
+
+    def draw(self, path, out, score_thr=0.3):
+        """Write a picture with boxes, or with its class.
+
+        Args:
+            path (str | Path): picture.
+            out (str | Path): file to write.
+            score_thr (float): least score of a box.
+        Returns:
+            str: the number of boxes, or class and score.
+        Raises:
+            InputError: the file is missing or no picture.
+        """
+        image = mmcv.bgr2rgb(self.loader(dict(img_path=str(path)))['img'])
+        sample = self.predict(path)
+        if self.scope == 'mmdet':
+            return self._draw_boxes(image, sample, str(out), score_thr)
+        UniversalVisualizer().visualize_cls(
+            image, sample, self.classes, draw_gt=False, out_file=str(out),
+            resize=max(SIDE, min(image.shape[:2])))
+        label = int(sample.pred_label)
+        name = self.classes[label] if self.classes else f'class {label}'
+        return f'{name}, score {float(sample.pred_score[label]):.2f}'
+
+    def _draw_boxes(self, image, sample, out, score_thr):
+        found = sample.pred_instances
+        scale = SIDE / min(image.shape[:2])
+        if scale > 1 and 'masks' not in found:
+            image = mmcv.imresize(image, (round(image.shape[1] * scale),
+                                          round(image.shape[0] * scale)))
+            found.bboxes = found.bboxes * scale
+        self.visualizer.add_datasample(
+            '', image, sample, draw_gt=False, out_file=out,
+            pred_score_thr=score_thr)
+        count = int((found.scores > score_thr).sum())
+        return f'{count} box' + 'es' * (count != 1)
+
+    def _build_pipeline(self, cfg):
+        steps = copy.deepcopy(get_test_pipeline_cfg(cfg))
+        if not any('Load' in str(step['type']) for step in steps):
+            steps = [_LoadAsDataset(input_shape(cfg)), *steps]
+        with DefaultScope.overwrite_default_scope(self.scope):
+            return Compose(steps)
+
+    def _dataset_meta(self, cfg):
+        """Classes and palette of the config's test dataset, unread."""
+        dataset = cfg.test_dataloader.dataset
+        while 'dataset' in dataset or 'datasets' in dataset:
+            dataset = dataset.get('dataset') or dataset.datasets[0]
+        with DefaultScope.overwrite_default_scope(self.scope):
+            kind = DATASETS.get(dataset['type'])
+        # The palette of a class is for its own list of classes.
+        return dataset.get('metainfo') or getattr(kind, 'METAINFO', {})
+
+
+class _LoadAsDataset:
+    """Load a picture as datasets that keep arrays, such as CIFAR, do: RGB."""
+
+    def __init__(self, shape):
+        self.height, self.width = shape
+        self.loader = CheckedLoadImageFromFile()
+
+    def __call__(self, results):
+        results = self.loader(results)
+        image = mmcv.imresize(results['img'], (self.width, self.height),
+                              interpolation='area')
+        results['img'] = np.ascontiguousarray(image[..., ::-1])
+        return results
+
+
+def find_pictures(path):
+    """Return the picture file, or those of a folder in order of names.
+
+    Raises:
+        InputError: it does not exist, or the folder has no pictures.
+    """
+    path = Path(path)
+    if path.is_dir():
+        found = sorted(file for file in path.iterdir()
+                       if file.suffix.lower() in SUFFIXES)
+        if not found:
+            raise InputError(f'{path} has no pictures, expected files that '
+                             f'end with {", ".join(SUFFIXES)}')
+        return found
+    if not path.is_file():
+        raise InputError(f'picture {path} does not exist')
+    return [path]
+
+
+def _palette(count):
+    """RGB colours of few classes; mmdet's random ones for more."""
+    if not 0 < count <= len(COLOURS):
+        return 'random'
+    return [tuple(bytes.fromhex(colour[1:])) for colour in COLOURS]
+
+
+def _move(model, device):
+    try:
+        return model.to(torch.device(device))
+    except (AssertionError, RuntimeError) as error:
+        raise InputError(f'device {device!r} cannot be used: '
+                         f'{str(error).splitlines()[0]}') from error

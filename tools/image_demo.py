@@ -1,0 +1,55 @@
+"""Draw what a detector finds in pictures, or what a classifier takes them for.
+
+    python tools/image_demo.py IMAGE CONFIG CHECKPOINT --out DIR
+
+IMAGE may be a folder of pictures. The data of the config are not needed.
+"""
+import argparse
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.device import get_device
+from tqdm import tqdm
+
+from mmadder.analysis.demo import Demo, find_pictures
+from mmadder.engine import cli
+from mmadder.errors import InputError
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('image', help='picture, or folder of pictures')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint of this config')
+    parser.add_argument('--out', default='outputs', metavar='DIR',
+                        help='folder for the pictures, default: %(default)s')
+    parser.add_argument('--score-thr', type=float, default=0.3,
+                        help='least score of a box, default: %(default)s')
+    parser.add_argument('--device', help='default: a GPU if there is one')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
+                        default={}, metavar='KEY=VALUE')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    pictures = find_pictures(args.image)
+    out = Path(args.out)
+    if out.resolve() == pictures[0].parent.resolve():
+        raise InputError(f'--out {out} is the folder of the pictures, which '
+                         'would be overwritten; choose another')
+    cli.require_file(args.config, 'config')
+    config = Config.fromfile(args.config)
+    config.merge_from_dict(args.cfg_options)
+    demo = Demo(config, args.checkpoint, args.device or get_device())
+    out.mkdir(parents=True, exist_ok=True)
+    for path in tqdm(pictures, unit='picture', disable=len(pictures) == 1):
+        seen = demo.draw(path, out / path.name, args.score_thr)
+        tqdm.write(f'{out / path.name}: {seen}')
+
+
+if __name__ == '__main__':
+    with cli.short_messages('Interrupted: pictures drawn so far are kept.'):
+        main()
