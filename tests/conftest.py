@@ -8,6 +8,7 @@ import mmengine
 import numpy as np
 import pytest
 from hypothesis import settings
+from mmdet.datasets import VOCDataset
 from mmpretrain.datasets import CIFAR10
 
 # The same examples in every run, however slow the machine. A sanitized build
@@ -18,11 +19,13 @@ settings.register_profile('few', max_examples=100, **PROFILE)
 settings.load_profile('many')
 
 SPLITS = dict(train=6, val=3, test=3)
+DEVKIT = dict(VOC2007=dict(trainval=2, test=3), VOC2012=dict(trainval=4))
+DIFFICULT_BOX = (42, 44, 60, 62)
 CLASSES = tuple('0123456789')
 SIZE = 64
 OBJECT = '''  <object>
     <name>{name}</name>
-    <difficult>0</difficult>
+    <difficult>{difficult}</difficult>
     <bndbox>
       <xmin>{x1}</xmin><ymin>{y1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax>
     </bndbox>
@@ -42,13 +45,17 @@ def draw(rng, box, label):
     return picture
 
 
-def annotate(name, box, size=SIZE):
+def annotate_object(name, box, difficult=0):
     x1, y1, x2, y2 = box
-    return ANNOTATION.format(size=size, objects=OBJECT.format(
-        name=name, x1=x1, y1=y1, x2=x2, y2=y2))
+    return OBJECT.format(
+        name=name, difficult=difficult, x1=x1, y1=y1, x2=x2, y2=y2)
 
 
-def make_voc(root):
+def annotate(name, box, size=SIZE):
+    return ANNOTATION.format(size=size, objects=annotate_object(name, box))
+
+
+def make_voc(root, splits=SPLITS):
     """Write VOC2007-style folders: one rectangle in each 64x64 picture.
 
     Names are <split>_<i>, classes '0', '1', '2', ..., corners 1-based.
@@ -56,7 +63,7 @@ def make_voc(root):
     for folder in ('JPEGImages', 'Annotations', 'ImageSets/Main'):
         (root / folder).mkdir(parents=True)
     rng = np.random.default_rng(0)
-    for split, count in SPLITS.items():
+    for split, count in splits.items():
         names = [f'{split}_{i}' for i in range(count)]
         (root / 'ImageSets' / 'Main' / f'{split}.txt').write_text(
             '\n'.join(names) + '\n')
@@ -67,6 +74,25 @@ def make_voc(root):
                         draw(rng, box, label))
             (root / 'Annotations' / f'{name}.xml').write_text(
                 annotate(CLASSES[label], box))
+    return root
+
+
+def make_devkit(root):
+    """Write a VOCdevkit: VOC2007 and VOC2012, all classes in each split.
+
+    Classes are spread over the pictures of a split. The last object of each
+    picture is difficult, in its lower right corner, and of the first class.
+    """
+    classes = VOCDataset.METAINFO['classes']
+    for year, splits in DEVKIT.items():
+        folder = make_voc(root / year, splits) / 'Annotations'
+        for split, count in splits.items():
+            for i in range(count):
+                objects = [annotate_object(name, (4 + j, 6, 34 + j, 40 - j))
+                           for j, name in enumerate(classes[i::count])]
+                objects.append(annotate_object(classes[0], DIFFICULT_BOX, 1))
+                (folder / f'{split}_{i}.xml').write_text(ANNOTATION.format(
+                    size=SIZE, objects=''.join(objects)))
     return root
 
 
@@ -96,6 +122,12 @@ def digits(tmp_path_factory):
     make_voc(root / 'VOC2007')
     make_crops(root / 'crops')
     return root
+
+
+@pytest.fixture
+def devkit(tmp_path):
+    """Return a fresh VOCdevkit that a test may damage."""
+    return make_devkit(tmp_path / 'VOCdevkit')
 
 
 @pytest.fixture

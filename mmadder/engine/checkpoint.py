@@ -11,13 +11,14 @@ import pickle
 import re
 
 import torch
-from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.model.weight_init import PretrainedInit
 from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import CheckpointLoader, find_latest_checkpoint
 
+from mmadder.engine.class_list import (ClassListHook, class_counts,
+                                       trained_classes)
 from mmadder.errors import InputError
 
 MAX_KEYS = 20  # listed of each kind in an error
@@ -72,8 +73,7 @@ def compare_state_dict(model, state_dict, ignore=()):
          if key not in state_dict and not key.endswith(OPTIONAL)],
         [key for key in state_dict
          if key not in own and not key.startswith(ignore)],
-        [f'{key} ({tuple(state_dict[key].shape)} in the file, '
-         f'{tuple(value.shape)} in the model)'
+        [_misshapen(model, key, state_dict[key], value)
          for key, value in own.items()
          if key in state_dict and state_dict[key].shape != value.shape])
 
@@ -179,13 +179,14 @@ def split_pretrained(init_cfg):
 
 
 @HOOKS.register_module()
-class CheckpointCheckHook(Hook):
+class CheckpointCheckHook(ClassListHook):
     """Compare a checkpoint with the model before the runner loads it.
 
-    Testing and resuming need a checkpoint in which every key and shape fits.
-    Fine-tuning (``load_from`` in training) may replace parts of the model,
-    such as a head for other classes: there, something must fit, and MMEngine
-    logs what does not. In a config::
+    Testing and resuming need a checkpoint in which every key and shape fits,
+    trained for the dataset's classes in their order (but for
+    ``compare_classes=False``). Fine-tuning (``load_from`` in training) may
+    replace parts of the model, such as a head for other classes: there,
+    something must fit, and MMEngine logs what does not. In a config::
 
         custom_hooks = [dict(type='CheckpointCheckHook')]
 
@@ -209,6 +210,7 @@ class CheckpointCheckHook(Hook):
         state_dict = get_state_dict(checkpoint, name)
         # The runner knows no other key, and would load nothing.
         checkpoint.setdefault('state_dict', state_dict)
+        self.trained = name, trained_classes(checkpoint)
         difference = compare_state_dict(model, state_dict)
         if runner._resume:
             self._require_fit(model, difference, name, 'resume')
@@ -244,6 +246,15 @@ class CheckpointCheckHook(Hook):
                 'For a pretrained backbone set, instead of load_from, '
                 "model.backbone.init_cfg=dict(type='Pretrained', "
                 f"checkpoint={name!r}, prefix='backbone.')")
+
+
+def _misshapen(model, key, found, expected):
+    shapes = (f'{tuple(found.shape)} in the file, {tuple(expected.shape)} in '
+              'the model')
+    counts = class_counts(model, key, found, expected)
+    if counts:
+        shapes += f', for {counts[0]} and {counts[1]} classes'
+    return f'{key} ({shapes})'
 
 
 def _checkpoint_name(runner):

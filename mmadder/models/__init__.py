@@ -1,5 +1,7 @@
 from .backbones import AdderResNet, AdderResNetCIFAR
 from .heads import BNLogitsHead
-from .necks import AdderFPN
+from .necks import AdderFPN, AdderPAFPN
 
-__all__ = ['AdderFPN', 'AdderResNet', 'AdderResNetCIFAR', 'BNLogitsHead']
+__all__ = [
+    'AdderFPN', 'AdderPAFPN', 'AdderResNet', 'AdderResNetCIFAR', 'BNLogitsHead'
+]

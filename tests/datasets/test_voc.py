@@ -1,13 +1,14 @@
 import logging
 import pickle
+import shutil
 
 import pytest
 import torch
-from mmdet.datasets import XMLDataset
+from mmdet.datasets import VOCDataset, XMLDataset
 from mmdet.evaluation import VOCMetric
 from mmdet.registry import DATASETS as MMDET_DATASETS
 from mmengine.logging import MMLogger
-from mmengine.registry import DATASETS
+from mmengine.registry import DATASETS, DefaultScope
 from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
 
 from mmadder.datasets.voc import CheckedXMLDataset
@@ -211,3 +212,89 @@ def test_problems_are_collected_into_one_error(voc):
 @pytest.mark.parametrize('scoped', [MMDET_DATASETS, MMPRETRAIN_DATASETS])
 def test_name_is_found_in_each_scope(scoped):
     assert scoped.get('CheckedXMLDataset') is CheckedXMLDataset
+
+
+def devkit_split(devkit, year, split='trainval', **kwargs):
+    return build(
+        devkit, ann_file=f'{year}/ImageSets/Main/{split}.txt',
+        data_prefix=dict(sub_data_root=f'{year}/'),
+        metainfo=dict(classes=VOCDataset.METAINFO['classes']), **kwargs)
+
+
+def test_devkit_gives_the_samples_of_voc_dataset(devkit):
+    for year, count in dict(VOC2007=2, VOC2012=4).items():
+        checked = devkit_split(devkit, year)
+        plain = devkit_split(devkit, year, kind='mmdet.VOCDataset')
+        assert samples(checked) == samples(plain)
+        assert len(checked) == count
+        labels = {i['bbox_label'] for info in samples(checked)
+                  for i in info['instances']}
+        assert labels == set(range(20))
+
+
+def test_concatenation_names_the_year_that_lacks(devkit):
+    datasets = [dict(
+        type='CheckedXMLDataset', data_root=str(devkit), pipeline=[],
+        ann_file=f'{year}/ImageSets/Main/trainval.txt',
+        data_prefix=dict(sub_data_root=f'{year}/'),
+        metainfo=dict(classes=VOCDataset.METAINFO['classes']))
+        for year in ('VOC2007', 'VOC2012')]
+    cfg = dict(type='mmdet.ConcatDataset', datasets=datasets)
+    assert len(DATASETS.build(cfg)) == 6
+    picture = devkit / 'VOC2012' / 'JPEGImages' / 'trainval_2.jpg'
+    picture.unlink()
+    with pytest.raises(InputError, match=f'picture {picture} does not exist'):
+        DATASETS.build(cfg)
+    shutil.rmtree(devkit / 'VOC2012')
+    with pytest.raises(InputError, match=r'VOC2012/ is not a directory, '
+                       'expected one with JPEGImages and Annotations'):
+        DATASETS.build(cfg)
+
+
+def test_difficult_objects_are_no_targets(devkit):
+    """They are kept apart from the boxes that the losses see."""
+    pipeline = [dict(type='CheckedLoadImageFromFile'),
+                dict(type='LoadAnnotations', with_bbox=True),
+                dict(type='PackDetInputs')]
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        dataset = devkit_split(devkit, 'VOC2007', pipeline=pipeline)
+    for i in range(len(dataset)):
+        sample = dataset[i]['data_samples']
+        assert len(sample.gt_instances) == 10
+        assert sample.ignored_instances.bboxes.tensor.tolist() == [
+            [41, 43, 59, 61]]
+
+
+@pytest.mark.parametrize('mode', ['11points', 'area'])
+def test_difficult_objects_are_neither_hits_nor_misses(devkit, mode):
+    dataset = devkit_split(devkit, 'VOC2007', 'test', test_mode=True)
+    figures = [evaluate(dataset, mode, difficult)
+               for difficult in (False, True)]
+    assert figures[0] == pytest.approx(1)  # not found: no miss
+    assert figures[1] == pytest.approx(1)  # found first: no false positive
+
+
+def evaluate(dataset, mode, difficult):
+    """Return the mAP of the ground truth, the difficult objects found first
+    or not at all."""
+    metric = VOCMetric(eval_mode=mode)
+    metric.dataset_meta = dataset.metainfo
+    for info in samples(dataset):
+        truth = {flag: instances_of(info, flag) for flag in (0, 1)}
+        found = [truth[0], truth[1]] if difficult else [truth[0]]
+        boxes, labels = (torch.cat([part[key] for part in found])
+                         for key in ('bboxes', 'labels'))
+        metric.process({}, [dict(
+            gt_instances=truth[0], ignored_instances=truth[1],
+            pred_instances=dict(
+                bboxes=boxes, labels=labels,
+                scores=torch.linspace(0.1, 1, len(labels))))])
+    return metric.evaluate(len(dataset))['pascal_voc/mAP']
+
+
+def instances_of(info, flag):
+    instances = [i for i in info['instances'] if i['ignore_flag'] == flag]
+    return dict(
+        bboxes=torch.tensor([i['bbox'] for i in instances],
+                            dtype=torch.float32),
+        labels=torch.tensor([i['bbox_label'] for i in instances]))

@@ -1,3 +1,4 @@
 from .adder_fpn import AdderFPN
+from .adder_pafpn import AdderPAFPN
 
-__all__ = ['AdderFPN']
+__all__ = ['AdderFPN', 'AdderPAFPN']

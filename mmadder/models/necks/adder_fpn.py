@@ -65,24 +65,32 @@ class AdderFPN(FPN):
             **kwargs)
         self.shortcut = shortcut
         if shortcut:
-            for level in range(len(self.lateral_convs)):
-                self.fpn_convs[level] = ShortcutConvModule(
-                    out_channels,
-                    out_channels,
+            self._add_shortcuts()
+        self._require_norm()
+
+    def _add_shortcuts(self):
+        self._put_shortcuts(self.fpn_convs)
+
+    def _put_shortcuts(self, convs):
+        """Build the stride-1 members of a ModuleList anew, with shortcuts."""
+        for level, module in enumerate(convs):
+            if module.stride == (1, 1):
+                convs[level] = ShortcutConvModule(
+                    self.out_channels,
+                    self.out_channels,
                     3,
                     padding=1,
-                    conv_cfg=conv_cfg,
-                    norm_cfg=norm_cfg,
-                    act_cfg=act_cfg,
+                    conv_cfg=module.conv_cfg,
+                    norm_cfg=module.norm_cfg,
+                    act_cfg=module.act_cfg,
                     inplace=False)
-        self._require_norm()
 
     def _require_norm(self):
         for name, module in self.named_modules():
             if (isinstance(module, ConvModule) and not module.with_norm
                     and isinstance(module.conv, AdderConv2d)):
                 raise InputError(
-                    f'{name} of AdderFPN is an adder without norm, which '
+                    f'{name} of {type(self).__name__} is an adder without norm, which '
                     'cannot be trained: set norm_cfg, for example '
                     "norm_cfg=dict(type='BN'), and leave "
                     'no_norm_on_lateral False')

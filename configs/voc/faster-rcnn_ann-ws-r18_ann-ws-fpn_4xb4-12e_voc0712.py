@@ -1,0 +1,10 @@
+# Weight standardization: no trained scale and shift.
+_base_ = './faster-rcnn_ann-awn-r18_ann-awn-fpn_4xb4-12e_voc0712.py'
+conv_cfg = dict(type='AdderConv2d', weight_norm='WS')
+model = dict(
+    backbone=dict(
+        conv_cfg=conv_cfg,
+        # Train configs/imagenet/ann-ws-resnet18_8xb32_in1k.py first.
+        init_cfg=dict(
+            checkpoint='work_dirs/ann-ws-resnet18_8xb32_in1k/epoch_150.pth')),
+    neck=dict(conv_cfg=conv_cfg))
