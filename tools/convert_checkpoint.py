@@ -29,11 +29,13 @@ def parse_args():
                         'is; needed for ann and ws, whose keys are equal')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction,
                         default={}, metavar='KEY=VALUE')
+    cli.add_trust_option(parser)
     return parser.parse_args()
 
 
 def main():
     args = parse_args()
+    cli.read_trust(args)
     cli.require_file(args.config, 'config')
     cli.require_file(args.checkpoint, 'checkpoint')
     config = Config.fromfile(args.config)

@@ -13,6 +13,7 @@ from mmengine.device import get_device
 from mmengine.registry import MODELS, RUNNERS, DefaultScope
 from mmengine.runner import Runner, find_latest_checkpoint
 
+from mmadder.engine import safe_loading
 from mmadder.engine.data_root import (DATALOADERS, replace_data_root,
                                       require_data_roots)
 from mmadder.errors import InputError
@@ -36,11 +37,25 @@ def make_parser(description):
                         default={}, metavar='KEY=VALUE',
                         help='settings to change in the config, such as '
                         'train_cfg.max_epochs=1; lists as key="[a,b]"')
+    add_trust_option(parser)
     parser.add_argument('--launcher', default='none',
                         choices=['none', 'pytorch', 'slurm', 'mpi'],
                         help='what started the processes')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     return parser
+
+
+def add_trust_option(parser):
+    """Add --trust-checkpoint; :func:`read_trust` obeys it."""
+    parser.add_argument('--trust-checkpoint', action='store_true',
+                        help='read checkpoints that may run code: only for '
+                        'files of people that you trust')
+
+
+def read_trust(args):
+    """Read checkpoints as data only, unless the user trusts them."""
+    if args.trust_checkpoint:
+        safe_loading.trust()
 
 
 def load_config(args, dataloaders):
@@ -54,6 +69,7 @@ def load_config(args, dataloaders):
     Raises:
         InputError: the config or its data do not exist.
     """
+    read_trust(args)
     require_file(args.config, 'config')
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = Config.fromfile(args.config)
@@ -128,10 +144,12 @@ def short_messages(interrupted):
     """End with a sentence, not a traceback, where the user can act.
 
     An InputError or FileNotFoundError ends with exit code 2, Ctrl-C with 130
-    and the text ``interrupted``. Other errors pass.
+    and the text ``interrupted``. Other errors pass. Checkpoints are read as
+    data only, unless :func:`read_trust` lifts that.
     """
     try:
-        yield
+        with safe_loading.data_only():
+            yield
     except KeyboardInterrupt:
         _print_once(interrupted, file=sys.stderr)
         sys.exit(INTERRUPTED)
