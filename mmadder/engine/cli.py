@@ -14,6 +14,7 @@ from mmengine.registry import MODELS, RUNNERS, DefaultScope
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmadder.engine import safe_loading
+from mmadder.engine.class_count import OPTION, fit_classes
 from mmadder.engine.data_root import (DATALOADERS, replace_data_root,
                                       require_data_roots)
 from mmadder.errors import InputError
@@ -80,6 +81,7 @@ def load_config(args, dataloaders):
     if args.data_root is not None:
         replace_data_root(cfg, args.data_root)
     require_data_roots(cfg, dataloaders)
+    _print_once(fit_classes(cfg, dataloaders, args.cfg_options.get(OPTION)))
     cfg.launcher = args.launcher
     stem = osp.splitext(osp.basename(args.config))[0]
     cfg.work_dir = (args.work_dir or cfg.get('work_dir')
@@ -178,7 +180,7 @@ def _last_checkpoint(work_dir):
 
 
 def _print_once(text, file=None):
-    if int(os.environ.get('RANK', 0)) == 0:
+    if text and int(os.environ.get('RANK', 0)) == 0:
         print(text, file=file)
 
 
