@@ -145,6 +145,24 @@ def cifar(tmp_path):
 
 
 @pytest.fixture
+def image_folder(tmp_path):
+    """Return a data root in ImageNet's layout: 4 classes, 3 pictures each.
+
+    48x40 pixels (width x height), all of one brightness within a class.
+    """
+    rng = np.random.default_rng(0)
+    root = tmp_path / 'image_folder'
+    for split, (label, name) in itertools.product(
+            ('train', 'val'), enumerate(('ant', 'bee', 'cat', 'dog'))):
+        folder = root / split / name
+        folder.mkdir(parents=True)
+        for i in range(3):
+            cv2.imwrite(str(folder / f'{i}.jpg'), rng.integers(
+                60 * label, 60 * label + 30, (40, 48, 3), dtype=np.uint8))
+    return root
+
+
+@pytest.fixture
 def annotation():
     """Return a function (name, box, size=64) -> text of a VOC annotation."""
     return annotate

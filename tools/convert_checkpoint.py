@@ -15,7 +15,8 @@ from mmengine.config import Config, DictAction
 
 from mmadder.conversion import SOURCES, convert_checkpoint
 from mmadder.engine import cli
-from mmadder.engine.checkpoint import read_state_dict
+from mmadder.engine.checkpoint import get_state_dict, read_checkpoint
+from mmadder.engine.variants import recorded_variants
 
 
 def parse_args():
@@ -26,23 +27,31 @@ def parse_args():
     parser.add_argument('checkpoint', help='file to convert')
     parser.add_argument('out', help='file to write')
     parser.add_argument('--source', choices=SOURCES, help='what CHECKPOINT '
-                        'is; needed for ann and ws, whose keys are equal')
+                        'is; needed for ann and ws, whose keys are equal, '
+                        'if it carries no config')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction,
                         default={}, metavar='KEY=VALUE')
+    cli.add_trust_option(parser)
     return parser.parse_args()
 
 
 def main():
     args = parse_args()
+    cli.read_trust(args)
     cli.require_file(args.config, 'config')
     cli.require_file(args.checkpoint, 'checkpoint')
     config = Config.fromfile(args.config)
     config.merge_from_dict(args.cfg_options)
-    state_dict = read_state_dict(args.checkpoint)
+    checkpoint = read_checkpoint(args.checkpoint)
+    state_dict = get_state_dict(checkpoint, args.checkpoint)
     converted, deviation = convert_checkpoint(
-        state_dict, cli.build_model(config), args.source)
-    meta = dict(converted_from=osp.basename(args.checkpoint),
-                config=osp.basename(args.config))
+        state_dict, cli.build_model(config), args.source,
+        recorded_variants(checkpoint))
+    meta = dict(
+        converted_from=osp.basename(args.checkpoint),
+        cfg=config.pretty_text)  # tells ann, ws and cnn apart
+    if 'dataset_meta' in checkpoint.get('meta', ()):
+        meta['dataset_meta'] = checkpoint['meta']['dataset_meta']
     torch.save(dict(meta=meta, state_dict=converted), args.out)
     print(f'{args.out}: {len(converted)} tensors; outputs deviate by '
           f'{deviation:.1e} at most')

@@ -29,9 +29,9 @@ def parse_args():
 def main():
     args = parse_args()
     cli.require_file(args.checkpoint, 'checkpoint')
+    cfg = cli.load_config(args, ('val_dataloader', ))
     if is_quantized(args.checkpoint):
         raise InputError(f'{args.checkpoint} is quantized already')
-    cfg = cli.load_config(args, ('val_dataloader', ))
     cfg.load_from, cfg.resume = args.checkpoint, False
     runner = cli.build_runner(cfg)
     loader = runner.build_dataloader(cfg.val_dataloader)

@@ -76,6 +76,7 @@ def parse_args():
     parser.add_argument('--cfg-options', nargs='+',
                         action=DictAction, default={},
                         metavar='KEY=VALUE')
+    cli.add_trust_option(parser)
     parser.add_argument('--merge', nargs='+', metavar='FILE')
     parser.add_argument('--out', help='folder for --merge')
     args = parser.parse_args()
@@ -159,7 +160,8 @@ def load(config, checkpoint, args, train=False):
     cli.require_file(checkpoint, 'checkpoint')
     cfg = cli.load_config(argparse.Namespace(
         config=config, cfg_options=args.cfg_options, local_rank=0,
-        data_root=args.data_root, launcher='none', work_dir=None),
+        data_root=args.data_root, launcher='none', work_dir=None,
+        trust_checkpoint=args.trust_checkpoint),
         ('test_dataloader', 'train_dataloader')[:1 + train])
     model = cli.build_model(cfg)
     if not hasattr(model, 'head'):

@@ -1,6 +1,8 @@
+from mmadder.engine.variants import variant_of
+
 from .convert import (SOURCES, convert_checkpoint, largest_deviation, outputs)
 from .official import from_official, is_official, official_logits
-from .variants import convert_variant, set_weight_norm, variant_of
+from .variants import convert_variant, set_weight_norm
 
 __all__ = [
     'SOURCES', 'convert_checkpoint', 'convert_variant', 'from_official',

@@ -14,23 +14,25 @@ TOLERANCE = 1e-5  # largest deviation of the logits, relative to the largest
 SOURCES = ('official', 'ann', 'ws', 'awn')
 
 
-def convert_checkpoint(state_dict, model, source=None):
+def convert_checkpoint(state_dict, model, source=None, recorded=None):
     """Convert to the variant of a model, and load the result into it.
 
     Args:
         state_dict (dict[str, Tensor]): of AdderNet's code or of ours.
         model (nn.Module): of the target variant.
         source (str, optional): one of ``SOURCES``; needed for 'ann' and
-            'ws', whose keys are equal.
+            'ws', whose keys are equal, unless ``recorded`` tells.
+        recorded (dict[str, str], optional): variants of the parts, from
+            :func:`mmadder.engine.variants.recorded_variants`.
     Returns:
         (dict[str, Tensor], float): the converted state dict, and the largest
         deviation of its outputs on noise, relative to the largest output:
         logits of a classifier, features of a detector, both in float64.
     Raises:
-        InputError: the source is unknown, does not fit the model, or the
-            outputs deviate by more than 1e-5.
+        InputError: the source is unknown, not what is recorded, does not fit
+            the model, or the outputs deviate by more than 1e-5.
     """
-    source = source or _guess_source(state_dict)
+    source = _find_source(state_dict, source, set((recorded or {}).values()))
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64,
                          generator=torch.Generator().manual_seed(0))
     ours = from_official(state_dict) if source == 'official' else state_dict
@@ -49,11 +51,22 @@ def convert_checkpoint(state_dict, model, source=None):
     return converted, deviation
 
 
-def _guess_source(state_dict):
+def _find_source(state_dict, source, recorded):
+    if recorded == {'cnn'}:
+        raise InputError('the checkpoint was trained with convolutions: no '
+                         'conversion to adders computes the same')
+    recorded = recorded - {'cnn'}  # a head, or the neck of an ablation
+    if source and recorded and recorded != {source}:
+        raise InputError(f'--source {source}, but the config in the '
+                         f'checkpoint says {" and ".join(sorted(recorded))}')
+    if source:
+        return source
     if is_official(state_dict):
         return 'official'
     if any('.awn.' in key for key in state_dict):
         return 'awn'
+    if len(recorded) == 1:
+        return recorded.pop()
     raise InputError(
         'the keys of plain adders (ann) and of weight standardization (ws) '
         'are equal: say with --source which of them the checkpoint is')

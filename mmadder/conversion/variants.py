@@ -7,12 +7,11 @@ weight W' is a plain one.
 
 import torch
 
+from mmadder.engine.variants import variant_of
 from mmadder.errors import InputError
 from mmadder.layers import AWN, WS, AdderConv2d
 from mmadder.layers.weight_norm import (adaptive_weight_norm,
                                         weight_standardization)
-
-VARIANTS = dict(ann=type(None), ws=WS, awn=AWN)
 
 
 def find_adders(model):
@@ -27,13 +26,6 @@ def find_adders(model):
         raise InputError(f'{type(model).__name__} has no adder layers, so '
                          'there are no variants of it to convert between')
     return adders
-
-
-def variant_of(layer):
-    """Return 'ann', 'ws' or 'awn'."""
-    norm = layer.awn or layer.ws
-    return next(name for name, kind in VARIANTS.items()
-                if type(norm) is kind)
 
 
 def convert_variant(state_dict, source, model):

@@ -19,6 +19,7 @@ from mmengine.runner import CheckpointLoader, find_latest_checkpoint
 
 from mmadder.engine.class_list import (ClassListHook, class_counts,
                                        trained_classes)
+from mmadder.engine.variants import recorded_variants, require_variant
 from mmadder.errors import InputError
 
 MAX_KEYS = 20  # listed of each kind in an error
@@ -48,11 +49,6 @@ class Difference(collections.namedtuple(
                           'of another shape'), self))
         lines = [f'{len(keys)} keys {kind}: {_shorten(keys)}'
                  for kind, keys in kinds.items() if keys]
-        if any('.awn.' in key for key in self.missing + self.unexpected):
-            lines.append(
-                'only one of file and model has adaptive weight '
-                'normalization (.awn.): was the file trained with another '
-                'conv_cfg, such as the convolutional twin?')
         return '\n  '.join(lines)
 
 
@@ -115,7 +111,8 @@ def read_state_dict(checkpoint, map_location='cpu'):
     Raises:
         InputError: the file is missing, no checkpoint, or has no tensors.
     """
-    return get_state_dict(_read(checkpoint, map_location), name=checkpoint)
+    return get_state_dict(
+        read_checkpoint(checkpoint, map_location), name=checkpoint)
 
 
 def read_classes(checkpoint):
@@ -124,7 +121,7 @@ def read_classes(checkpoint):
     Raises:
         InputError: the file is missing or no checkpoint.
     """
-    content = _read(checkpoint, 'cpu')
+    content = read_checkpoint(checkpoint, 'cpu')
     meta = content.get('meta') if isinstance(content, dict) else None
     dataset = (meta or {}).get('dataset_meta') or {}
     classes = dataset.get('classes', dataset.get('CLASSES'))
@@ -143,13 +140,18 @@ def load_pretrained(model, checkpoint, prefix=None, map_location='cpu',
         map_location (str): device to load to.
         ignore (tuple[str]): beginnings of keys that the file may have.
     Raises:
-        InputError: the file is missing or no checkpoint, or its keys or
-            shapes are not the model's; the model is then unchanged, and the
-            message lists the keys.
+        InputError: the file is missing or no checkpoint, it was trained
+            with other layers, or its keys or shapes are not the model's; the
+            model is then unchanged, and the message lists the keys.
     """
-    state_dict = read_state_dict(checkpoint, map_location)
+    content = read_checkpoint(checkpoint, map_location)
+    state_dict = get_state_dict(content, name=checkpoint)
+    recorded = recorded_variants(content)
     if prefix is not None:
+        prefix = prefix.rstrip('.')
         state_dict = _below_prefix(state_dict, prefix, checkpoint)
+        recorded = _without(prefix, recorded)
+    require_variant(model, state_dict, recorded, checkpoint)
     difference = compare_state_dict(model, state_dict, ignore)
     if difference:
         raise InputError(
@@ -191,8 +193,9 @@ class CheckpointCheckHook(ClassListHook):
         custom_hooks = [dict(type='CheckpointCheckHook')]
 
     Raises:
-        InputError: the file does not exist, has no state dict, or does not
-            fit; the message lists the keys and says what to do.
+        InputError: the file does not exist, has no state dict, was trained
+            with other layers (adders with another weight norm, say), or does
+            not fit; the message lists the keys and says what to do.
     """
 
     priority = 'VERY_HIGH'  # EMAHook reads the checkpoint afterwards
@@ -211,6 +214,8 @@ class CheckpointCheckHook(ClassListHook):
         # The runner knows no other key, and would load nothing.
         checkpoint.setdefault('state_dict', state_dict)
         self.trained = name, trained_classes(checkpoint)
+        require_variant(model, state_dict, recorded_variants(checkpoint), name,
+                        getattr(runner.cfg, 'filename', None))
         difference = compare_state_dict(model, state_dict)
         if runner._resume:
             self._require_fit(model, difference, name, 'resume')
@@ -270,7 +275,12 @@ def _unwrap(model):
     return model
 
 
-def _read(checkpoint, map_location):
+def read_checkpoint(checkpoint, map_location='cpu'):
+    """Read a checkpoint file, or what else MMEngine loads, such as a URL.
+
+    Raises:
+        InputError: the file is missing or no checkpoint.
+    """
     try:
         return CheckpointLoader.load_checkpoint(
             checkpoint, map_location=map_location)
@@ -284,16 +294,20 @@ def _read(checkpoint, map_location):
 
 
 def _below_prefix(state_dict, prefix, name):
-    prefix = prefix.rstrip('.') + '.'
-    below = {key[len(prefix):]: value for key, value in state_dict.items()
-             if key.startswith(prefix)}
+    below = _without(prefix, state_dict)
     if not below:
         first_parts = dict.fromkeys(key.split('.')[0] for key in state_dict)
         raise InputError(
-            f'checkpoint {name} has no key that begins with {prefix!r}; its '
+            f"checkpoint {name} has no key that begins with '{prefix}.'; its "
             f'keys begin with {_shorten(list(first_parts))}. If it holds '
             'the backbone alone, leave prefix out')
     return below
+
+
+def _without(prefix, named):
+    """Return the entries of a module by their names within it."""
+    return {key[len(prefix) + 1:]: value for key, value in named.items()
+            if f'{key}.'.startswith(f'{prefix}.')}
 
 
 def _prefix_advice(prefix, difference):

@@ -13,6 +13,8 @@ from mmengine.device import get_device
 from mmengine.registry import MODELS, RUNNERS, DefaultScope
 from mmengine.runner import Runner, find_latest_checkpoint
 
+from mmadder.engine import safe_loading
+from mmadder.engine.class_count import OPTION, fit_classes
 from mmadder.engine.data_root import (DATALOADERS, replace_data_root,
                                       require_data_roots)
 from mmadder.errors import InputError
@@ -36,11 +38,25 @@ def make_parser(description):
                         default={}, metavar='KEY=VALUE',
                         help='settings to change in the config, such as '
                         'train_cfg.max_epochs=1; lists as key="[a,b]"')
+    add_trust_option(parser)
     parser.add_argument('--launcher', default='none',
                         choices=['none', 'pytorch', 'slurm', 'mpi'],
                         help='what started the processes')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     return parser
+
+
+def add_trust_option(parser):
+    """Add --trust-checkpoint; :func:`read_trust` obeys it."""
+    parser.add_argument('--trust-checkpoint', action='store_true',
+                        help='read checkpoints that may run code: only for '
+                        'files of people that you trust')
+
+
+def read_trust(args):
+    """Read checkpoints as data only, unless the user trusts them."""
+    if args.trust_checkpoint:
+        safe_loading.trust()
 
 
 def load_config(args, dataloaders):
@@ -54,6 +70,7 @@ def load_config(args, dataloaders):
     Raises:
         InputError: the config or its data do not exist.
     """
+    read_trust(args)
     require_file(args.config, 'config')
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = Config.fromfile(args.config)
@@ -64,6 +81,7 @@ def load_config(args, dataloaders):
     if args.data_root is not None:
         replace_data_root(cfg, args.data_root)
     require_data_roots(cfg, dataloaders)
+    _print_once(fit_classes(cfg, dataloaders, args.cfg_options.get(OPTION)))
     cfg.launcher = args.launcher
     stem = osp.splitext(osp.basename(args.config))[0]
     cfg.work_dir = (args.work_dir or cfg.get('work_dir')
@@ -128,10 +146,12 @@ def short_messages(interrupted):
     """End with a sentence, not a traceback, where the user can act.
 
     An InputError or FileNotFoundError ends with exit code 2, Ctrl-C with 130
-    and the text ``interrupted``. Other errors pass.
+    and the text ``interrupted``. Other errors pass. Checkpoints are read as
+    data only, unless :func:`read_trust` lifts that.
     """
     try:
-        yield
+        with safe_loading.data_only():
+            yield
     except KeyboardInterrupt:
         _print_once(interrupted, file=sys.stderr)
         sys.exit(INTERRUPTED)
@@ -160,7 +180,7 @@ def _last_checkpoint(work_dir):
 
 
 def _print_once(text, file=None):
-    if int(os.environ.get('RANK', 0)) == 0:
+    if text and int(os.environ.get('RANK', 0)) == 0:
         print(text, file=file)
 
 

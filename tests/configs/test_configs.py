@@ -11,9 +11,11 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData
+from mmpretrain.models import LinearClsHead
 from mmpretrain.structures import DataSample
 from torch import nn
 
+from mmadder.conversion import variant_of
 from mmadder.layers import AdderConv2d
 from mmadder.models import AdderFPN, AdderResNet
 
@@ -30,7 +32,10 @@ CIFAR10 = [f'cifar10/{variant}-resnet{depth}_1xb256_cifar10.py'
            for depth in (20, 32)]
 VOC = sorted(path.relative_to(CONFIGS).as_posix()
              for path in CONFIGS.glob('voc/**/*.py'))
-NAMES = sorted([*TWINS, *TWINS.values(), *CIFAR10, *VOC])
+IMAGENET = [f'imagenet/{variant}_8xb32_in1k.py' for variant in (
+    'cnn-resnet18', 'ann-resnet18', 'ann-ws-resnet18', 'ann-awn-resnet18',
+    'ann-resnet50', 'ann-awn-resnet50')]
+NAMES = sorted([*TWINS, *TWINS.values(), *CIFAR10, *IMAGENET, *VOC])
 DETECTION = [name for name in NAMES if 'faster-rcnn' in name]
 CLASSIFICATION = [name for name in NAMES if name not in DETECTION]
 # A user's own config: an MMDetection model with two parts swapped.
@@ -147,7 +152,7 @@ def test_classifier_steps_and_predicts(name):
     model = build_model(cfg)
     take_step(model, build_optimizer(cfg, model), random_crops())
     for sample in model.eval().test_step(random_crops()):
-        assert sample.pred_score.shape == (10, )
+        assert sample.pred_score.shape == (cfg.model.head.num_classes, )
         assert sample.pred_score.sum().item() == pytest.approx(1)
 
 
@@ -166,9 +171,9 @@ def test_awn_and_norms_in_the_optimizer(name):
         for parameter in group['params']:
             seen += 1
             awn = '.awn.' in names[id(parameter)]
-            # The paper's recipes leave norms their decay.
+            # The paper's and PyTorch's recipes leave norms their decay.
             spared = awn or (id(parameter) in norms
-                             and name not in CIFAR10 + VOC)
+                             and name not in CIFAR10 + IMAGENET + VOC)
             assert group['lr'] == pytest.approx(lr * (1e-5 if awn else 1))
             assert group['weight_decay'] == (0. if spared else decay)
     assert seen == len(names)
@@ -211,6 +216,35 @@ def test_cifar10_variants_differ_in_their_layers_only(depth):
     assert cfg['train_cfg']['max_epochs'] == 400
     assert cfg['param_scheduler'] == dict(
         type='CosineAnnealingLR', T_max=400)
+
+
+@pytest.mark.parametrize('depth', [18, 50])
+def test_imagenet_variants_differ_in_their_layers_only(depth):
+    """And the recipe is that of PyTorch's example, with a cosine."""
+    configs = {name: load(name) for name in IMAGENET if str(depth) in name}
+    assert len(configs) == (4 if depth == 18 else 2)
+    for name, cfg in configs.items():
+        model = build_model(cfg)
+        adders = [m for m in model.modules() if isinstance(m, AdderConv2d)]
+        variants = {variant_of(layer) for layer in adders}
+        variant = Path(name).name.split('-resnet')[0]
+        assert variants == ({'cnn': set(), 'ann': {'ann'}, 'ann-ws': {'ws'},
+                             'ann-awn': {'awn'}}[variant])
+        assert all(layer.eta == 0.2 for layer in adders)
+        assert all(not layer.awn.upsilon.any() for layer in adders
+                   if layer.awn is not None)
+        assert len(adders) in (0, 19 if depth == 18 else 52)
+        assert type(model.head) is LinearClsHead
+        cfg.model.backbone.pop('conv_cfg', None)
+    first, *others = [cfg.to_dict() for cfg in configs.values()]
+    assert all(other == first for other in others)
+    assert first['optim_wrapper']['optimizer'] == dict(
+        type='SGD', lr=0.1, momentum=0.9, weight_decay=1e-4)
+    assert first['train_dataloader']['batch_size'] == 32
+    assert first['auto_scale_lr'] == dict(base_batch_size=256)
+    assert first['train_cfg']['max_epochs'] == 150
+    assert first['param_scheduler'] == dict(
+        type='CosineAnnealingLR', T_max=150)
 
 
 @pytest.mark.parametrize('name', sorted(set(DETECTION) - set(VOC)))

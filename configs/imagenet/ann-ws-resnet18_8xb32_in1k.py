@@ -1,0 +1,4 @@
+# Weight standardization: no trained scale and shift.
+_base_ = './ann-awn-resnet18_8xb32_in1k.py'
+model = dict(
+    backbone=dict(conv_cfg=dict(type='AdderConv2d', weight_norm='WS')))
