@@ -129,16 +129,16 @@ def markdown(result):
         key for run in runs.values() for key in run['class_ap']))
     if names:
         lines += ['', *_table(
-            ('AP after the last evaluation', *names),
-            [(name, *(_cell(run['class_ap'].get(key)) for key in names))
-             for name, run in runs.items()])]
+            ('AP after the last evaluation', *runs),
+            [(key, *(_cell(run['class_ap'].get(key))
+                     for run in runs.values())) for key in names])]
     lines += ['', f'Metric: {result["metric"]}. Mean change and largest drop '
               'are between one evaluation and the next, in the second half '
               'of the training. Minutes are wall time, validation included.']
     if seeds > 1:
-        lines[-1] += (' ± is the standard deviation over the seeds; the '
-                      'bands of the figure reach from the lowest to the '
-                      'highest seed.')
+        lines[-1] += (' ± is the standard deviation over the seeds, as are '
+                      'the bars of the figure; its bands reach from the '
+                      'lowest to the highest seed.')
     lines += [f'Note: {note}.' for note in result['notes']]
     return '\n'.join(lines) + '\n'
 

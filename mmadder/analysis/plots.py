@@ -17,6 +17,7 @@ COLOURS = (ACCENT, SECOND, '#7048e8', '#e8a100', '#1f2933', '#d6336c',
            '#37b24d', '#868e96')
 MARKERS = 'osD^vPX*'
 LEGEND_WIDTH = 110  # characters in a line
+LINE = 14  # height in pixels of a text in a picture
 SCORE_TO_DRAW = 0.5
 
 
@@ -192,6 +193,8 @@ def draw_predictions(detections, indices, side=256,
 def _draw_boxes(picture, side, boxes, texts, colour):
     """Draw boxes, then their texts inside the upper left corners.
 
+    The text of a small box stands above it.
+
     Args:
         boxes (ndarray): (N, 4) by falling importance, drawn last to first.
     """
@@ -201,20 +204,21 @@ def _draw_boxes(picture, side, boxes, texts, colour):
     corners = np.rint(np.asarray(boxes).reshape(-1, 4) * scale).astype(int)
     for x1, y1, x2, y2 in corners[::-1].tolist():
         cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, 1, cv2.LINE_AA)
-    for (x1, y1, _, _), text in reversed(list(zip(corners.tolist(), texts))):
-        _write(canvas, x1, y1, text, colour)
+    for (x1, y1, _, y2), text in reversed(list(zip(corners.tolist(), texts))):
+        small = y2 - y1 < 2 * LINE
+        _write(canvas, x1, y1 - LINE if small else y1, text, colour)
     return canvas
 
 
 def _write(canvas, x, y, text, colour):
     """Write on a dark ground, moved into the picture where it sticks out."""
     font, size = cv2.FONT_HERSHEY_SIMPLEX, 0.36
-    (width, height), _ = cv2.getTextSize(text, font, size, 1)
+    (width, _), _ = cv2.getTextSize(text, font, size, 1)
     x = max(min(x, canvas.shape[1] - width - 4), 0)
-    y = max(min(y, canvas.shape[0] - height - 6), 0)
-    ground = canvas[y:y + height + 6, x:x + width + 4]
+    y = max(min(y, canvas.shape[0] - LINE), 0)
+    ground = canvas[y:y + LINE, x:x + width + 4]
     ground[:] = ground // 4
-    cv2.putText(canvas, text, (x + 2, y + height + 2), font, size, colour, 1,
+    cv2.putText(canvas, text, (x + 2, y + LINE - 4), font, size, colour, 1,
                 cv2.LINE_AA)
 
 
@@ -291,7 +295,9 @@ def _draw_classes(axis, runs, classes, styles):
             [figure.get('mean', np.nan) for figure in ap],
             yerr=[figure.get('std') or 0 for figure in ap], color=colour,
             marker=marker, markersize=5, linestyle='none', linewidth=1.2)
-    axis.set_xticks(range(len(classes)), classes,
-                    rotation=0 if len(classes) <= 10 else 45)
+    level = len(classes) <= 10
+    axis.set_xticks(range(len(classes)), classes, rotation=0 if level else 45,
+                    ha='center' if level else 'right',
+                    rotation_mode='anchor')
     axis.set(ylabel='AP, last evaluation', ylim=(0, 1.02),
              xlim=(-0.6, len(classes) - 0.4))

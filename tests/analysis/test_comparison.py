@@ -150,8 +150,8 @@ def test_files(make, tmp_path):
               'CNN': [make('b', [.3, .6], classes=None)]}
     text, paths = write_comparison(tmp_path / 'out', groups)
     assert '| AWN |     1 | 0.400 | 0.400 |' in text
-    assert '| AWN                          | 0.500 | 0.300 |' in text
-    assert '| CNN                          |     - |     - |' in text
+    assert '| a                            | 0.500 |   - |' in text
+    assert '| b c                          | 0.300 |   - |' in text
     png, md, data = paths
     assert cv2.imread(str(png)).std() > 5
     assert md.read_text() == text
