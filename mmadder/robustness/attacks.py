@@ -129,7 +129,8 @@ class Attack:
                              f'{labels.tolist()}')
         with prepared(model, seed):
             # Some attacks divide by eps.
-            run = self._build(model, images, seed) if self.eps else clean
+            run = self._build(model, images, labels, seed) \
+                if self.eps else clean
             with watched(model, labels, steps) as found:
                 found[self.steps] = run(images, labels).detach()
         for adversarial in found.values():
@@ -137,7 +138,7 @@ class Attack:
                          self.eps if self.projected else 1., self.label)
         return found
 
-    def _build(self, model, images, seed):
+    def _build(self, model, images, labels, seed):
         torchattacks = import_torchattacks()
         ball = dict(eps=self.eps, alpha=self.alpha, steps=self.steps)
         if self.name == 'FGSM':
@@ -152,7 +153,9 @@ class Attack:
             return torchattacks.Square(
                 model, eps=self.eps, n_queries=self.steps, seed=seed)
         with torch.no_grad():
-            classes = model(images[:2]).shape[1]
+            logits = model(images[:2])
+        require_logits(model, logits, labels[:2])
+        classes = logits.shape[1]
         if classes < 4:
             raise InputError('AutoAttack needs at least 4 classes, the model '
                              f'has {classes}')

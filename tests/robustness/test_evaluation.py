@@ -64,7 +64,7 @@ def test_columns_are_the_papers():
     assert all(column.attack.eps == 8 / 255 for column in
                table_columns()[1:])
     assert [column.label for column in attacker_columns()] == [
-        'PGD7 detached', 'PGD7 eval']
+        'PGD7 detached', 'PGD7 eval-made']
     first = eps_sweep([.07, .1])[0]
     assert first.label == 'PGD7 eps=0.07'
     assert first.attack.alpha == pytest.approx(.01)
@@ -98,8 +98,8 @@ def test_kinds_of_attackers(toy_set):
     other, _, _ = toy(1)
     evaluation = Evaluation(model, images, labels, source=other)
     attack = Attack('FGSM', eps=.05)
-    made = dict(eval=attack(model, images, labels),
-                transfer=attack(other, images, labels))
+    made = {'eval-made': attack(model, images, labels),
+            'transfer': attack(other, images, labels)}
     for detach in (False, True):
         with robust_inference(model, 'R', detach_statistics=detach):
             made['detached' if detach else 'white-box'] = attack(
@@ -161,8 +161,8 @@ def test_goes_on_where_it_was_interrupted(toy_set, tmp_path):
     assert len(kept['rows']['R']['PGD7']['correct']) == 1
     done = []
     again = Evaluation(model, images, labels, **arguments).measure(
-        'R', column, lambda todo: done.append(list(todo)) or todo)
-    assert done == [[1, 2, 3]]
+        'R', column, lambda todo: done.extend(todo) or todo)
+    assert [job.batch for job in done] == [1, 2, 3]
     whole = Evaluation(model, images, labels, batch_size=10).measure(
         'R', column)
     assert again == whole
@@ -264,7 +264,7 @@ def test_tool_end_to_end(small, monkeypatch, capsys):
     results = json.loads((small / 'a.json').read_text())
     assert set(results['rows']['R']) == {
         'Clean', 'FGSM', 'BIM7', 'PGD7', 'MIM5', 'RFGSM5', 'PGD7 detached',
-        'PGD7 eval', 'LegacyRFGSM5', 'PGD7 transfer'}
+        'PGD7 eval-made', 'LegacyRFGSM5', 'PGD7 transfer'}
     # Same images, same seed: the same figures from a fresh file.
     (small / 'a.json').rename(small / 'b.json')
     run_tool(monkeypatch, *arguments, '--modes', 'r', '--transfer-from',
