@@ -169,6 +169,41 @@ def test_goes_on_where_it_was_interrupted(toy_set, tmp_path):
     assert not list(tmp_path.glob('*.part'))
 
 
+def test_common_images_are_made_once(toy_set, monkeypatch):
+    """And are those of separate runs."""
+    model, images, labels = toy_set
+    columns = [*steps_sweep([1, 3, 7], .05), *attacker_columns(.05),
+               Column(Attack('PGD', eps=.05))]
+    modes = ['eval', 'R']
+    made = []
+    attack = Evaluation.attack
+    monkeypatch.setattr(Evaluation, 'attack', lambda *args: made.append(
+        (args[2].steps, args[-2])) or attack(*args))
+    together = Evaluation(model, images, labels, batch_size=20)
+    together.run(modes, columns)
+    # eval; R; R detached, in each of two batches.
+    assert made == [(7, {1, 3}), (7, {1, 3}), (7, set())] * 2
+    for mode in modes:
+        for column in columns:
+            if mode == 'eval' and column.kind != 'white-box':
+                continue
+            alone = Evaluation(model, images, labels, batch_size=20)
+            assert alone.measure(mode, column) == \
+                together.results['rows'][mode][column.label]
+    assert 'PGD7 detached' not in together.results['rows']['eval']
+
+
+def test_wrong_modes_are_found_before_attacks(toy_set):
+    _, images, labels = toy_set
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+    evaluation = Evaluation(model, images, labels)
+    with pytest.raises(InputError, match='has no batch norm'):
+        evaluation.run(['eval', 'R'], [Column(Attack('PGD'))])
+    assert evaluation.results['rows'] == {}
+    with pytest.raises(InputError, match="mode must be one of .* got 'Q'"):
+        evaluation.measure('Q', Column())
+
+
 def test_files_of_other_runs_are_refused(toy_set, tmp_path):
     model, images, labels = toy_set
     path = tmp_path / 'a.json'
@@ -320,6 +355,33 @@ def test_merged_table(toy_set, tmp_path):
     with pytest.raises(InputError, match='their data differs'):
         write_merged([tmp_path / 'x.json', tmp_path / 'z.json'], tmp_path)
     assert '| z | ' in markdown_table([other.results])
+    with pytest.raises(InputError, match='two runs have the same name'):
+        write_merged([tmp_path / 'x.json'] * 2, tmp_path)
+    other = Evaluation(model, images, labels, 20, path=tmp_path / 'w.json',
+                       facts=dict(name='w'))
+    other.measure('R', Column(Attack('FGSM', eps=.1)))
+    with pytest.raises(InputError, match='FGSM is another attack in w'):
+        write_merged([tmp_path / 'x.json', tmp_path / 'w.json'], tmp_path)
+
+
+def test_the_papers_tables(toy_set, tmp_path):
+    """1: eval and R; 3: r and R; mode by mode, columns of the paper."""
+    model, images, labels = toy_set
+    for name in ('x', 'y'):
+        evaluation = Evaluation(
+            model, images, labels, 20, path=tmp_path / f'{name}.json',
+            facts=dict(name=name))
+        evaluation.run(['eval', 'R', 'r'], [
+            Column(), Column(Attack('FGSM')), Column(Attack('BIM', steps=1))])
+    _, written = write_merged(
+        [tmp_path / 'x.json', tmp_path / 'y.json'], tmp_path / 'out')
+    assert [path.name for path in written] == [
+        'table.md', 'table1.md', 'table3.md']
+    for path, rows in zip(written[1:], (['x', 'y', 'x-R', 'y-R'],
+                                        ['x-r', 'y-r', 'x-R', 'y-R'])):
+        lines = path.read_text().splitlines()
+        assert lines[0] == '| network | Clean | FGSM |'
+        assert [line.split(' | ')[0][2:] for line in lines[2:]] == rows
 
 
 @pytest.mark.parametrize('arguments, message', [
