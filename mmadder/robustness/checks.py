@@ -76,8 +76,8 @@ def check_results(accuracies):
 
     Args:
         accuracies (dict[str, float]): column to accuracy (or mAP) in
-            [0, 1] on the same images. The columns are labels such as 'Clean', 'PGD7',
-            'Square', 'PGD7 detached' or 'PGD7 transfer'.
+            [0, 1] on the same images. The columns are labels such as
+            'Clean', 'PGD7', 'Square', 'PGD7 detached' or 'PGD7 transfer'.
     Returns:
         list[str]: warnings.
     """

@@ -16,8 +16,8 @@ class Column:
         attack (Attack, optional): None for clean images.
         kind (str): what the attacker knows: 'white-box' attacks the model as
             it answers; 'detached' too, but ignores that batch statistics
-            depend on the images; 'eval-made' attacks it with tracked statistics;
-            'transfer' attacks another model.
+            depend on the images; 'eval-made' attacks it with tracked
+            statistics; 'transfer' attacks another model.
         images (int, optional): only the first ones.
         note (str): for the label, such as 'eps=0.06'.
     """

@@ -56,8 +56,8 @@ def batch():
 
 
 def attack(name, **kwargs):
-    if name == 'Square':
-        kwargs.setdefault('steps', 20)
+    if name in ('Square', 'AutoAttack'):
+        kwargs.setdefault('steps', 10)
     return Attack(name, **kwargs)
 
 

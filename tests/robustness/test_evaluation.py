@@ -121,7 +121,8 @@ def test_shrinking_attacks_are_scored_in_whole_batches(toy_set):
     hook = model.register_forward_pre_hook(
         lambda _, inputs: seen.append(len(inputs[0])))
     evaluation = Evaluation(model, images, labels, batch_size=20)
-    evaluation.measure('R', Column(Attack('AutoAttack', eps=.04), images=15))
+    evaluation.measure('R', Column(
+        Attack('AutoAttack', eps=.04, steps=5), images=15))
     hook.remove()
     assert min(seen) < 20 and seen[-1] == 20
     assert evaluation.results['rows']['R']['AutoAttack']['images'] == 20
@@ -313,7 +314,7 @@ def test_sweeps_and_merging(small, monkeypatch, capsys):
     for name in ('a', 'b'):
         run_tool(monkeypatch, small / 'small.py', small / 'small.pth',
                  '--data-root', small / 'cifar', '--images', 10, '--modes',
-                 'eval', 'R', '--no-table', '--sweep', 'eps', '--json',
+                 'R', '--no-table', '--sweep', 'steps', '--json',
                  small / f'{name}.json', '--name', name,
                  '--recalibrate', 20 * (name == 'b'))
     settings = json.loads((small / 'b.json').read_text())['settings']
@@ -326,9 +327,9 @@ def test_sweeps_and_merging(small, monkeypatch, capsys):
     capsys.readouterr()
     run_tool(monkeypatch, '--merge', small / 'a.json', small / 'b.json',
              '--out', small / 'merged')
-    figure = cv2.imread(str(small / 'merged' / 'eps.png'))
+    figure = cv2.imread(str(small / 'merged' / 'steps.png'))
     assert figure.std() > 5
-    assert not (small / 'merged' / 'steps.png').exists()
+    assert not (small / 'merged' / 'eps.png').exists()
 
 
 def test_merged_table(toy_set, tmp_path):
