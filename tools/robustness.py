@@ -1,12 +1,17 @@
-"""Accuracy of a classifier under attack, in three modes of inference.
+"""Accuracy of a classifier, or mAP of a detector, under attack.
 
     python tools/robustness.py CONFIG CHECKPOINT --json FILE
     python tools/robustness.py --merge A.json B.json --out DIR
 
 The first gives a row of Table 1 of "Towards Stable and Robust AdderNets" for
-each mode: eval (tracked statistics in batch norms), R (the batch's mean) and
-r (the batch's mean and variance). With --json it goes on where it was
-interrupted. The second joins several networks into a table and figures.
+each mode of inference: eval (tracked statistics in batch norms), R (the
+batch's mean) and r (the batch's mean and variance). With --json it goes on
+where it was interrupted, and adds columns to those of an earlier call. The
+second joins several networks into tables and figures.
+
+A detector is attacked through its training loss on the annotated boxes; the
+pixels of its pictures are changed after they are resized. --square and
+--autoattack need the logits of a classifier.
 """
 import argparse
 import hashlib
@@ -19,11 +24,14 @@ from tqdm import tqdm
 from mmadder.engine import cli
 from mmadder.engine.checkpoint import load_pretrained
 from mmadder.errors import InputError
-from mmadder.robustness import (Attack, Column, Evaluation, PixelClassifier,
-                                attacker_columns, check_model, check_results,
+from mmadder.robustness import (Attack, Column, DetectionEvaluation,
+                                Evaluation, Pictures, PixelClassifier,
+                                PixelDetector, attacker_columns,
+                                check_detector, check_model, check_results,
                                 check_sweep, eps_sweep, load_pixels,
                                 markdown_table, recalibrate, steps_sweep,
                                 table_columns, write_merged)
+from mmadder.robustness.columns import TABLE
 
 EPS_SWEEP = [i / 100 for i in range(1, 11)]
 STEPS_SWEEP = [1, 2, 3, 5, 7, 10, 20, 30, 40, 50]
@@ -41,10 +49,11 @@ def parse_args():
                         'name of the config')
     parser.add_argument('--modes', nargs='+', default=['eval', 'R', 'r'],
                         choices=['eval', 'R', 'r'])
-    parser.add_argument('--images', type=int, default=1000,
-                        help='test images, balanced and shuffled')
-    parser.add_argument('--batch-size', type=int, default=100,
-                        help='R and r depend on it')
+    parser.add_argument('--images', type=int, help='test images: of a '
+                        'classifier balanced and shuffled, default 1000; of '
+                        'a detector drawn at random, default all')
+    parser.add_argument('--batch-size', type=int, help='R and r depend on '
+                        "it; default 100, of a detector its config's")
     parser.add_argument('--eps', default='8/255',
                         help='radius in pixels from 0 to 1, default 8/255')
     parser.add_argument('--seed', type=int, default=0)
@@ -54,6 +63,8 @@ def parse_args():
                         help='first estimate the tracked statistics anew '
                         'from N training images: for networks trained on '
                         'other images, such as uncompressed ones')
+    parser.add_argument('--attacks', nargs='+', default=TABLE, choices=TABLE,
+                        help='columns of Table 1 beside the clean one')
     parser.add_argument('--no-table', action='store_true',
                         help='leave out the six columns of Table 1 and the '
                         'attackers that batch statistics do not mislead')
@@ -95,18 +106,20 @@ def main():
         return
     columns = choose_columns(args)
     evaluation = prepare(args)
-    for mode in args.modes:
-        for column in columns:
-            if mode == 'eval' and column.kind in ('detached', 'eval'):
-                continue
-            evaluation.measure(mode, column, progress=lambda todo: tqdm(
-                todo, desc=f'{mode} {column.label}', unit='batch',
-                disable=not todo))
+    evaluation.run(args.modes, columns, progress_bar)
     note_warnings(evaluation, args.modes)
     print(markdown_table([evaluation.results]))
     for mode, texts in evaluation.results['warnings'].items():
         for text in texts:
             print(f'{mode}: {text}')
+
+
+def progress_bar(jobs):
+    with tqdm(jobs, unit='column', disable=not jobs) as bar:
+        for job in bar:
+            bar.set_description(
+                f'batch {job.batch} {job.mode} {job.column.label}')
+            yield job
 
 
 def choose_columns(args):
@@ -116,7 +129,7 @@ def choose_columns(args):
         raise InputError(f'--eps {args.eps}: expected a number such as 8/255 '
                          'or 0.03') from error
     columns = [] if args.no_table else [
-        *table_columns(eps), *attacker_columns(eps)]
+        *table_columns(eps, args.attacks), *attacker_columns(eps)]
     if args.legacy_rfgsm:
         columns.append(Column(Attack('LegacyRFGSM', eps)))
     if args.transfer_from:
@@ -137,26 +150,42 @@ def choose_columns(args):
 
 
 def prepare(args):
-    classifier, cfg, digest = load(args.config, args.checkpoint, args,
-                                   bool(args.recalibrate))
-    source = None
+    """Return the evaluation of a classifier or a detector."""
+    model, cfg, digest = load(args.config, args.checkpoint, args,
+                              bool(args.recalibrate))
     facts = dict(name=args.name or Path(args.config).stem,
                  config=Path(args.config).name, checkpoint=digest,
                  recalibrated=args.recalibrate)
-    if args.recalibrate:
-        images, _ = load_pixels(
-            cfg, classifier, args.recalibrate, args.seed, split='train')
-        recalibrate(classifier, images)
+    source = None
     if args.transfer_from:
         source, _, facts['transfer_from'] = load(*args.transfer_from, args)
-    images, labels = load_pixels(cfg, classifier, args.images, args.seed)
+        if type(source) is not type(model):
+            raise InputError('--transfer-from takes a classifier for a '
+                             'classifier, a detector for a detector')
+    common = dict(seed=args.seed, source=source, path=args.json, facts=facts,
+                  include_logit_bn=not args.without_logit_bn)
+    if isinstance(model, PixelDetector):
+        if args.recalibrate:
+            raise InputError('--recalibrate is for classifiers')
+        pictures = Pictures(cfg, args.images, args.batch_size, args.seed)
+        return DetectionEvaluation(
+            model, pictures, cfg.test_evaluator, **common)
+    if args.recalibrate:
+        images, _ = load_pixels(
+            cfg, model, args.recalibrate, args.seed, split='train')
+        recalibrate(model, images)
+    images, labels = load_pixels(
+        cfg, model, default(args.images, 1000), args.seed)
     return Evaluation(
-        classifier, images, labels, args.batch_size, args.seed,
-        not args.without_logit_bn, source, args.json, facts)
+        model, images, labels, default(args.batch_size, 100), **common)
+
+
+def default(value, otherwise):
+    return otherwise if value is None else value
 
 
 def load(config, checkpoint, args, train=False):
-    """Return classifier, config and the checkpoint's hash."""
+    """Return a model of pixels, its config and the checkpoint's hash."""
     cli.require_file(checkpoint, 'checkpoint')
     cfg = cli.load_config(argparse.Namespace(
         config=config, cfg_options=args.cfg_options, local_rank=0,
@@ -164,29 +193,30 @@ def load(config, checkpoint, args, train=False):
         trust_checkpoint=args.trust_checkpoint),
         ('test_dataloader', 'train_dataloader')[:1 + train])
     model = cli.build_model(cfg)
-    if not hasattr(model, 'head'):
-        raise InputError(f'{config} is no classifier of MMPretrain: attacks '
-                         'need logits')
     load_pretrained(model, checkpoint)
+    model.to(args.device)
     digest = hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()[:16]
-    return PixelClassifier(model).eval().to(args.device), cfg, digest
+    wrapper = PixelClassifier if hasattr(model, 'head') else PixelDetector
+    return wrapper(model).eval().to(args.device), cfg, digest
 
 
 def note_warnings(evaluation, modes):
     """Keep with the results what speaks against trusting them."""
     found = evaluation.results.setdefault('warnings', {})
-    device = next(evaluation.classifier.parameters()).device
-    images, labels = (x.to(device) for x in evaluation.batches[0])
+    look = check_detector if isinstance(
+        evaluation, DetectionEvaluation) else check_model
+    batch = evaluation.load(0)
     for mode in modes:
         with evaluation.inference(mode):
-            found[mode] = check_model(evaluation.classifier, images, labels)
+            found[mode] = look(evaluation.network, *batch)
         row = evaluation.results['rows'].get(mode, {})
         found[mode] += check_results({
-            label: entry['accuracy'] for label, entry in row.items()
+            label: entry[evaluation.metric] for label, entry in row.items()
             if not entry['column']['note']})
         for what in ('eps', 'steps'):
             points = sorted(
-                (entry['column']['attack'][what], entry['accuracy'])
+                (entry['column']['attack'][what],
+                 entry[evaluation.metric])
                 for entry in row.values()
                 if entry['column']['note'].startswith(what))
             found[mode] += check_sweep([y for _, y in points], what)

@@ -9,20 +9,21 @@ momentum 1, RFGSM starts at a random sign step and is projected.
 import contextlib
 import dataclasses
 import importlib.util
+import itertools
 import warnings
 
 import torch
-from torch import nn
 from torch.nn import functional
 
 from mmadder.errors import InputError
 
 from .inference import RobustInferenceWarning
+from .pixels import require_logits, require_pixels
 
 EPS, ALPHA = 8 / 255, 2 / 255
-# The paper's; those of Square are its queries.
+# The paper's, and those of AutoAttack's paper; Square's are its queries.
 STEPS = dict(FGSM=1, BIM=7, PGD=7, MIM=5, RFGSM=5, LegacyRFGSM=5,
-             Square=5000, AutoAttack=None)
+             Square=5000, AutoAttack=100)
 SHORT = ('FGSM', 'Square', 'AutoAttack')  # without the steps in their label
 ROUNDING = 1e-6  # float32 pixels may exceed the ball by this
 
@@ -78,6 +79,11 @@ class Attack:
         return self.name if self.name in SHORT else f'{self.name}{self.steps}'
 
     @property
+    def iterated(self):
+        """Whether its images after n steps are those of n steps at all."""
+        return self.name in ('BIM', 'PGD', 'MIM', 'RFGSM', 'LegacyRFGSM')
+
+    @property
     def projected(self):
         return self.name != 'LegacyRFGSM'
 
@@ -85,7 +91,8 @@ class Attack:
         """Return adversarial images.
 
         Runs the model in evaluation mode and leaves it as it was, also after
-        an exception. The global random state is not touched.
+        an exception. No gradients of weights are computed. The global random
+        state is not touched.
 
         Args:
             model (nn.Module): (N, C, H, W) pixels to (N, classes) logits;
@@ -100,16 +107,36 @@ class Attack:
             InputError: images out of range, or no logits.
             BudgetError: the attack broke its budget.
         """
+        return self.prefixes(model, images, labels, (), seed)[self.steps]
+
+    def prefixes(self, model, images, labels, steps, seed=0):
+        """Return what attacks of fewer steps would, from one run.
+
+        Args:
+            model, images, labels, seed: as above.
+            steps (iterable[int]): numbers of steps below ``self.steps``; none
+                unless the attack is :attr:`iterated`.
+        Returns:
+            dict[int, Tensor]: number of steps, ``self.steps`` among them, to
+            adversarial images.
+        """
+        steps = set(steps)
+        if steps and not self.iterated:
+            raise InputError(f'{self.name} with fewer steps is another attack')
         require_pixels(images)
+        if len(labels) != len(images):
+            raise InputError(f'labels must be {len(images)} numbers, got '
+                             f'{labels.tolist()}')
         with prepared(model, seed):
-            require_logits(model, images, labels)
             # Some attacks divide by eps.
-            adversarial = images.clone() if self.eps == 0 else \
-                self._build(model, images, labels, seed)(images, labels)
-        adversarial = adversarial.detach()
-        check_budget(images, adversarial, self.eps if self.projected else 1.,
-                     self.label)
-        return adversarial
+            run = self._build(model, images, labels, seed) \
+                if self.eps else clean
+            with watched(model, labels, steps) as found:
+                found[self.steps] = run(images, labels).detach()
+        for adversarial in found.values():
+            check_budget(images, adversarial,
+                         self.eps if self.projected else 1., self.label)
+        return found
 
     def _build(self, model, images, labels, seed):
         torchattacks = import_torchattacks()
@@ -126,12 +153,60 @@ class Attack:
             return torchattacks.Square(
                 model, eps=self.eps, n_queries=self.steps, seed=seed)
         with torch.no_grad():
-            classes = model(images).shape[1]
+            logits = model(images[:2])
+        require_logits(model, logits, labels[:2])
+        classes = logits.shape[1]
         if classes < 4:
             raise InputError('AutoAttack needs at least 4 classes, the model '
                              f'has {classes}')
-        return torchattacks.AutoAttack(
-            model, eps=self.eps, n_classes=classes, seed=seed)
+        return auto_attack(model, self.eps, self.steps, classes, seed)
+
+
+def clean(images, labels):
+    """The attack of radius 0."""
+    return images.clone()
+
+
+def auto_attack(model, eps, steps, classes, seed):
+    """The standard version of AutoAttack (arXiv:2003.01690).
+
+    torchattacks' own has 10 steps in place of the paper's 100.
+    """
+    library = import_torchattacks()
+    ball = dict(norm='Linf', eps=eps, seed=seed)
+    return library.MultiAttack([
+        library.APGD(model, steps=steps, loss='ce', **ball),
+        library.APGDT(model, steps=steps, n_classes=classes, **ball),
+        library.FAB(model, steps=steps, multi_targeted=True,
+                    n_classes=classes, **ball),
+        library.Square(model, n_queries=STEPS['Square'], **ball)])
+
+
+@contextlib.contextmanager
+def watched(model, labels, steps):
+    """Check the logits that a model gives first; keep some of its inputs.
+
+    Args:
+        steps (set[int]): which inputs, counted from 0: of an iterated attack
+            they are the images after so many steps.
+    Yields:
+        dict[int, Tensor]: to be filled.
+    """
+    kept = {}
+    calls = itertools.count()
+
+    def watch(module, inputs, output):
+        call = next(calls)
+        if call == 0:
+            require_logits(module, output, labels)
+        if call in steps:
+            kept[call] = inputs[0].detach()
+
+    handle = model.register_forward_hook(watch)
+    try:
+        yield kept
+    finally:
+        handle.remove()
 
 
 class LegacyRFGSM:
@@ -193,76 +268,6 @@ def check_budget(images, adversarial, eps, name='the attack'):
         raise BudgetError(f'{name} left the pixel range [0, 1]: [{low:.4f}, '
                           f'{high:.4f}]')
     return change
-
-
-def require_pixels(images):
-    """Raise InputError unless images are (N, C, H, W) floats in [0, 1]."""
-    if images.ndim != 4 or not images.is_floating_point():
-        raise InputError('images must be (N, C, H, W) of a floating type, '
-                         f'got {tuple(images.shape)}, {images.dtype}')
-    low, high = images.aminmax() if images.numel() else (0, 1)
-    if not (low >= 0 and high <= 1):
-        raise InputError(
-            f'images must be pixels in [0, 1], got [{low:.3f}, {high:.3f}]; '
-            'divide 8-bit pixels by 255, and let the model normalize')
-
-
-def require_logits(model, images, labels):
-    """Raise InputError unless the model gives a score per class."""
-    with torch.no_grad():
-        logits = model(images)
-    if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(
-            logits) != len(images):
-        found = tuple(logits.shape) if isinstance(
-            logits, torch.Tensor) else type(logits).__name__
-        raise InputError(
-            f'attacks need a model that returns logits (N, classes), '
-            f'{type(model).__name__} returns {found}; wrap a classifier of '
-            'MMPretrain in PixelClassifier')
-    if len(labels) != len(images) or len(labels) and not (
-            0 <= labels.min() and labels.max() < logits.shape[1]):
-        raise InputError(
-            f'labels must be {len(images)} numbers below the '
-            f'{logits.shape[1]} classes of the model, got {labels.tolist()}')
-
-
-class PixelClassifier(nn.Module):
-    """Logits of MMPretrain's classifier from pixels in [0, 1].
-
-    Args:
-        model (nn.Module): an ImageClassifier whose data preprocessor does
-            nothing but exchange channels and normalize.
-    Input:
-        (N, 3, H, W), pixels in [0, 1]; channels in the order of the
-        preprocessor's ``mean``.
-    Returns:
-        Tensor: (N, classes), logits.
-    """
-
-    def __init__(self, model):
-        super().__init__()
-        preprocessor = model.data_preprocessor
-        if getattr(preprocessor, 'pad_size_divisor', 1) > 1:
-            raise InputError('attacks need a data preprocessor that does not '
-                             'pad: set pad_size_divisor=1')
-        self.model = model
-        mean = getattr(preprocessor, 'mean', torch.zeros(1, 1, 1))
-        std = getattr(preprocessor, 'std', torch.ones(1, 1, 1))
-        self.register_buffer('mean', mean / 255, persistent=False)
-        self.register_buffer('std', std / 255, persistent=False)
-        self.to_rgb = getattr(preprocessor, 'to_rgb', False)
-
-    def forward(self, images):
-        return self.model((images - self.mean) / self.std, mode='tensor')
-
-    def from_uint8(self, images):
-        """Return what a dataset gives as input of :meth:`forward`.
-
-        Args:
-            images (Tensor): (N, 3, H, W), uint8, channels as loaded.
-        """
-        images = images.flip(1) if self.to_rgb else images
-        return images.float() / 255
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from .attacks import prepared
 MARGIN = 0.01  # accuracy; smaller differences are not remarked on
 WHITE_BOX = ('FGSM', 'BIM', 'PGD', 'MIM', 'RFGSM')
 # Endings of columns by attackers who do not use the model's gradient.
-BLIND = (' transfer', ' eval')
+BLIND = (' transfer', ' eval-made')
 
 
 def check_model(model, images, labels):
@@ -24,22 +24,42 @@ def check_model(model, images, labels):
     Returns:
         list[str]: warnings.
     """
-    found = []
-    with prepared(model, seed=0):
-        with torch.no_grad():
-            once, again = model(images), model(images)
-            part = model(images[:len(images) // 2])
-        images = images.clone().requires_grad_()
-        loss = functional.cross_entropy(
+    def loss(images):
+        return functional.cross_entropy(
             model(images), labels, reduction='sum')
-        gradient, = torch.autograd.grad(loss, images)
+
+    with prepared(model, seed=0):
+        return _check(model, loss, images)
+
+
+def check_detector(detector, images, samples):
+    """Look at a detector as :func:`check_model` at a classifier.
+
+    Args:
+        detector (PixelDetector): in the state it is attacked in.
+        images (Tensor): (N, 3, H, W), in [0, 1].
+        samples (list[DetDataSample]): their annotations.
+    Returns:
+        list[str]: warnings.
+    """
+    with prepared(detector, seed=0):
+        return _check(detector.features, detector.loss_of(samples), images)
+
+
+def _check(answer, loss, images):
+    found = []
+    with torch.no_grad():
+        once, again = answer(images), answer(images)
+        part = answer(images[:-(-len(images) // 2)])
+    images = images.clone().requires_grad_()
+    gradient, = torch.autograd.grad(loss(images), images)
     if not torch.equal(once, again):
         found.append(
-            'randomised defence: the same images give different logits; '
+            'randomised defence: the same images give different outputs; '
             'attacks should average over several runs')
     if not torch.allclose(once[:len(part)], part, rtol=1e-3, atol=1e-3):
         found.append(
-            'batch dependence: logits of an image change with the other '
+            'batch dependence: outputs for an image change with the other '
             'images of its batch; figures hold for these batches only, and '
             'attacks that drop images on the way (Square, AutoAttack) see '
             'other statistics: their images are scored again in the batches')
@@ -55,9 +75,9 @@ def check_results(accuracies):
     """Compare the attacks on one model.
 
     Args:
-        accuracies (dict[str, float]): column to accuracy in [0, 1] on the
-            same images. The columns are labels such as 'Clean', 'PGD7',
-            'Square', 'PGD7 detached' or 'PGD7 transfer'.
+        accuracies (dict[str, float]): column to accuracy (or mAP) in
+            [0, 1] on the same images. The columns are labels such as
+            'Clean', 'PGD7', 'Square', 'PGD7 detached' or 'PGD7 transfer'.
     Returns:
         list[str]: warnings.
     """

@@ -1,5 +1,6 @@
-"""Accuracy under attack, batch by batch, so that a run can go on later."""
+"""Figures under attack, batch by batch, so that a run can go on later."""
 
+import collections
 import contextlib
 import dataclasses
 import hashlib
@@ -11,65 +12,21 @@ import torch
 
 from mmadder.errors import InputError
 
-from .attacks import EPS, Attack, check_budget, prepared
+from .attacks import check_budget, prepared
+from .columns import BLINDED
 from .inference import robust_inference, warn_of_batch
 
 MODES = ('eval', 'R', 'r')
-TABLE = ('FGSM', 'BIM', 'PGD', 'MIM', 'RFGSM')  # of the paper
 
-
-@dataclasses.dataclass(frozen=True)
-class Column:
-    """One accuracy to measure.
-
-    Args:
-        attack (Attack, optional): None for clean images.
-        kind (str): what the attacker knows: 'white-box' attacks the model as
-            it answers; 'detached' too, but ignores that batch statistics
-            depend on the images; 'eval' attacks it with tracked statistics;
-            'transfer' attacks another model.
-        images (int, optional): only the first ones.
-        note (str): for the label, such as 'eps=0.06'.
-    """
-
-    attack: Attack = None
-    kind: str = 'white-box'
-    images: int = None
-    note: str = ''
-
-    @property
-    def label(self):
-        """Name in tables and files."""
-        name = 'Clean' if self.attack is None else self.attack.label
-        parts = name, self.note, '' if self.kind == 'white-box' else self.kind
-        return ' '.join(part for part in parts if part)
-
-
-def table_columns(eps=EPS):
-    """Columns of Table 1: clean and five attacks."""
-    return [Column(), *(Column(Attack(name, eps=eps)) for name in TABLE)]
-
-
-def attacker_columns(eps=EPS):
-    """PGD by attackers whom batch statistics do not mislead."""
-    return [Column(Attack('PGD', eps=eps), kind)
-            for kind in ('detached', 'eval')]
-
-
-def eps_sweep(values, steps=7):
-    """Figure 2(a): PGD with growing eps and a step of eps / 7."""
-    return [Column(Attack('PGD', eps=eps, alpha=eps / 7, steps=steps),
-                   note=f'eps={eps:g}') for eps in values]
-
-
-def steps_sweep(values, eps=EPS):
-    """Figure 2(b): PGD with growing numbers of steps."""
-    return [Column(Attack('PGD', eps=eps, steps=steps), note='steps')
-            for steps in values]
+Job = collections.namedtuple('Job', 'batch mode column')
 
 
 class Evaluation:
     """Accuracies of one classifier, kept in a JSON file as they come.
+
+    Batch by batch, all modes and columns, so that a run cut short has whole
+    rows of fewer images, and images that several columns need are made once:
+    those of PGD with 1 to 50 steps, or those made in mode eval for all modes.
 
     Args:
         classifier (PixelClassifier): or any pixels-to-logits module.
@@ -90,18 +47,25 @@ class Evaluation:
         InputError: the file is of another run.
     """
 
+    metric = 'accuracy'
+
     def __init__(self, classifier, images, labels, batch_size=100, seed=0,
                  include_logit_bn=True, source=None, path=None, facts=()):
-        self.classifier, self.source = classifier, source
-        self.batches = _split(images, labels, batch_size)
-        self.include_logit_bn = include_logit_bn
-        self.seed = seed
-        self.path = path and Path(path)
         settings = dict(
             facts, images=len(images), batch_size=batch_size, seed=seed,
             include_logit_bn=include_logit_bn,
             data=hashlib.sha256(images.numpy().tobytes()).hexdigest()[:16])
+        self.classes = int(labels.max()) + 1
+        batches = _split(images, labels, batch_size)
+        self._set_up(classifier, batches, source, path, settings)
+
+    def _set_up(self, network, batches, source, path, settings):
+        self.network, self.batches, self.source = network, batches, source
+        self.seed = settings['seed']
+        self.include_logit_bn = settings['include_logit_bn']
+        self.path = path and Path(path)
         self.results = dict(settings=settings, rows={})
+        self._made = {}  # attacker to adversarial images, of one batch
         if self.path and self.path.exists():
             self._resume(settings)
 
@@ -121,43 +85,129 @@ class Evaluation:
                 'name another file, or delete it')
         self.results = found
 
-    def measure(self, mode, column, progress=iter):
-        """Measure what is still missing of a column.
+    def run(self, modes, columns, progress=iter):
+        """Measure what is still missing.
 
         Args:
-            mode (str): 'eval', 'R' or 'r'.
-            column (Column)
-            progress (callable): wraps the iterable of batches to do.
+            modes (list[str]): of 'eval', 'R', 'r'. Attackers who look
+                through batch statistics are left out of 'eval'.
+            columns (list[Column])
+            progress (callable): wraps the list of jobs to do, (batch, mode,
+                column) each.
+        """
+        jobs = self._jobs(modes, columns)
+        wanted = collections.defaultdict(set)
+        for job in jobs:
+            if job.column.attack:
+                wanted[job.batch, *self._attacker(job)].add(
+                    job.column.attack.steps)
+        loaded = None
+        for job in progress(jobs):
+            if loaded != job.batch:
+                loaded, batch = job.batch, self.load(job.batch)
+                self._made.clear()
+            self._do(job, batch, wanted)
+        self.save()
+
+    def measure(self, mode, column, progress=iter):
+        """Measure one column of one row.
+
         Returns:
             dict: 'accuracy' in [0, 1], 'images', 'max_perturbation' in units
             of pixels in [0, 1], and per batch 'correct', a string of 0 and 1.
         """
-        if mode not in MODES:
-            raise InputError(f'mode must be one of {MODES}, got {mode!r}')
-        if column.kind == 'transfer' and self.source is None:
-            raise InputError('a transfer attack needs another model')
+        self.run([mode], [column], progress)
+        return self.results['rows'][mode][column.label]
+
+    def _jobs(self, modes, columns):
+        jobs = []
+        for mode in modes:
+            with self.inference(mode):  # or its error
+                pass
+            for column in columns:
+                if mode == 'eval' and column.kind in BLINDED:
+                    continue
+                if column.kind == 'transfer' and self.source is None:
+                    raise InputError('a transfer attack needs another model')
+                self._require_same(mode, column)
+                jobs += [Job(batch, mode, column) for batch in range(
+                    self.done(mode, column), self._count(column))]
+        return sorted(jobs, key=lambda job: job.batch)
+
+    def _require_same(self, mode, column):
+        entry = self.results['rows'].get(mode, {}).get(column.label)
         key = dataclasses.asdict(column)
-        row = self.results['rows'].setdefault(mode, {})
-        entry = row.get(column.label)
-        if entry is None:
-            entry = dict(column=key, correct=[], max_perturbation=0.)
-        elif entry['column'] != key:
+        if entry is not None and entry['column'] != key:
             raise InputError(
                 f'{self.path} has {column.label} with other settings, '
                 f'{entry["column"]}, now {key}; name another file')
-        batches = _first(self.batches, column.images)
-        todo = range(len(entry['correct']), len(batches))
-        for index in progress(todo):
-            correct, change = self._measure_batch(
-                mode, column, *batches[index], self.seed + index)
-            entry['correct'].append(correct)
-            entry['max_perturbation'] = max(entry['max_perturbation'], change)
-            answers = ''.join(entry['correct'])
-            entry['images'] = len(answers)
-            entry['accuracy'] = answers.count('1') / len(answers)
-            row[column.label] = entry
-            self.save()
-        return entry
+
+    def _count(self, column):
+        """Batches that hold the first images of a column, whole."""
+        count, seen = 0, 0
+        while count < len(self.batches) and (
+                column.images is None or seen < column.images):
+            seen += self.size(count)
+            count += 1
+        return count
+
+    def _do(self, job, batch, wanted):
+        images, targets = batch
+        adversarial, change = images, 0.
+        if job.column.attack is not None:
+            adversarial = self._adversarial(job, images, targets, wanted)
+            # The attack has checked its own ball.
+            change = check_budget(images, adversarial, 1.)
+        # In the fixed batches: attacks may have shrunk theirs on the way.
+        with prepared(self.network, self.seed + job.batch), \
+                self.inference(job.mode), torch.no_grad():
+            answer = self.answer(adversarial, targets)
+        if job.mode != 'eval':
+            self.warn(targets)
+        self.note(job, answer, change)
+
+    def _attacker(self, job):
+        """What is attacked, in which state, and how: equal ones make equal
+        images but for the number of steps."""
+        kind, attack = job.column.kind, job.column.attack
+        state = kind if kind == 'transfer' else 'eval' \
+            if kind == 'eval-made' or job.mode == 'eval' \
+            else (job.mode, kind == 'detached')
+        return state, attack if not attack.iterated else \
+            dataclasses.replace(attack, steps=1)
+
+    def _adversarial(self, job, images, targets, wanted):
+        attacker, steps = self._attacker(job), job.column.attack.steps
+        if (attacker, steps) not in self._made:
+            counts = wanted[job.batch, *attacker]
+            attack = dataclasses.replace(
+                job.column.attack, steps=max(counts))
+            with self._attacked(attacker[0]) as model:
+                made = self.attack(
+                    model, attack, images, targets,
+                    counts - {attack.steps}, self.seed + job.batch)
+            self._made.update(
+                ((attacker, n), value) for n, value in made.items())
+        return self._made[attacker, steps]
+
+    @contextlib.contextmanager
+    def _attacked(self, state):
+        """Yield what the attacker differentiates."""
+        if state in ('transfer', 'eval'):
+            yield self.source if state == 'transfer' else self.network
+        else:
+            mode, detach = state
+            with self.inference(mode, detach_statistics=detach):
+                yield self.network
+
+    def inference(self, mode, **kwargs):
+        """Return a context in which the network answers in a mode."""
+        if mode not in MODES:
+            raise InputError(f'mode must be one of {MODES}, got {mode!r}')
+        if mode == 'eval':
+            return contextlib.nullcontext()
+        return robust_inference(
+            self.network, mode, self.include_logit_bn, **kwargs)
 
     def save(self):
         """Write the file, whole or not at all."""
@@ -166,41 +216,42 @@ class Evaluation:
             partial.write_text(json.dumps(self.results, indent=1))
             os.replace(partial, self.path)
 
-    def inference(self, mode, **kwargs):
-        """Return a context in which the classifier answers in a mode."""
-        if mode == 'eval':
-            return contextlib.nullcontext()
-        return robust_inference(
-            self.classifier, mode, self.include_logit_bn, **kwargs)
+    # What a batch is and how it is judged; detection has its own.
 
-    def _measure_batch(self, mode, column, images, labels, seed):
-        device = next(self.classifier.parameters()).device
-        images, labels = images.to(device), labels.to(device)
-        adversarial, change = images, 0.
-        if column.attack is not None:
-            with self._attacked(mode, column.kind) as model:
-                adversarial = column.attack(model, images, labels, seed)
-            # The attack has checked its own ball.
-            change = check_budget(images, adversarial, 1.)
-        # In the fixed batches: attacks may have shrunk theirs on the way.
-        with prepared(self.classifier, seed), self.inference(mode), \
-                torch.no_grad():
-            logits = self.classifier(adversarial)
-        if mode != 'eval':
-            warn_of_batch(labels, logits.shape[1])
-        right = logits.argmax(1) == labels
-        return ''.join('01'[value] for value in right.tolist()), change
+    def done(self, mode, column):
+        """Batches of a column that have been measured."""
+        entry = self.results['rows'].get(mode, {}).get(column.label)
+        return len(entry['correct']) if entry else 0
 
-    @contextlib.contextmanager
-    def _attacked(self, mode, kind):
-        """Yield what the attacker differentiates."""
-        if kind == 'transfer':
-            yield self.source
-        elif kind == 'eval':
-            yield self.classifier
-        else:
-            with self.inference(mode, detach_statistics=kind == 'detached'):
-                yield self.classifier
+    def size(self, batch):
+        return len(self.batches[batch][1])
+
+    def load(self, batch):
+        device = next(self.network.parameters()).device
+        return [part.to(device) for part in self.batches[batch]]
+
+    def attack(self, model, attack, images, labels, steps, seed):
+        return attack.prefixes(model, images, labels, steps, seed)
+
+    def warn(self, labels):
+        """Of batches that make figures of R and r meaningless."""
+        warn_of_batch(labels, self.classes)
+
+    def answer(self, images, labels):
+        right = self.network(images).argmax(1) == labels
+        return ''.join('01'[value] for value in right.tolist())
+
+    def note(self, job, answer, change):
+        row = self.results['rows'].setdefault(job.mode, {})
+        entry = row.setdefault(job.column.label, dict(
+            column=dataclasses.asdict(job.column), correct=[],
+            max_perturbation=0.))
+        entry['correct'].append(answer)
+        entry['max_perturbation'] = max(entry['max_perturbation'], change)
+        answers = ''.join(entry['correct'])
+        entry.update(images=len(answers),
+                     accuracy=answers.count('1') / len(answers))
+        self.save()
 
 
 def _split(images, labels, batch_size):
@@ -212,14 +263,3 @@ def _split(images, labels, batch_size):
         *parts, before, last = parts
         parts.append(tuple(torch.cat(pair) for pair in zip(before, last)))
     return parts
-
-
-def _first(batches, images):
-    """The batches that hold the first images, whole."""
-    if images is None:
-        return batches
-    count, seen = 0, 0
-    while seen < images and count < len(batches):
-        seen += len(batches[count][1])
-        count += 1
-    return batches[:count]

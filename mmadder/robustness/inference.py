@@ -174,20 +174,47 @@ class _RobustForward:
         norm._check_input_dim(input)
         if len(input) == 1:
             warnings.warn(SIZE_WARNING, RobustInferenceWarning, stacklevel=2)
-        axes = [0, *range(2, input.ndim)]
         precise = input.to(torch.promote_types(input.dtype, torch.float32))
-        variance, mean = torch.var_mean(
-            precise, axes, correction=0, keepdim=True)
-        shape = mean.shape
-        if self.mode == 'R':
-            variance = norm.running_var.view(shape)
+        apply = self._whole_batch if self.mode == 'r' else self._batch_mean
+        return apply(precise).to(input.dtype)
+
+    def _batch_mean(self, input):
+        """Mode R. The norm is given a constant mean, and the gradient through
+        the mean goes by way of the bias, whose value stays: one pass over
+        the features in place of four."""
+        norm = self.norm
+        mean = input.mean(_sample_axes(input))
+        bias = torch.zeros_like(mean) if norm.bias is None else norm.bias
+        weight = torch.ones_like(mean) if norm.weight is None else norm.weight
+        constant = mean.detach()
+        if not self.detach:
+            scale = weight * torch.rsqrt(norm.running_var + norm.eps)
+            bias = bias + scale.detach() * (constant - mean)
+        return _batch_norm(
+            input, norm, constant, norm.running_var, weight, bias)
+
+    def _whole_batch(self, input):
+        """Mode r: as in training, but without updates."""
+        norm = self.norm
+        mean = variance = None
         if self.detach:
-            mean, variance = mean.detach(), variance.detach()
-        output = (precise - mean) * torch.rsqrt(variance + norm.eps)
-        if norm.affine:
-            output = torch.addcmul(
-                norm.bias.view(shape), output, norm.weight.view(shape))
-        return output.to(input.dtype)
+            with torch.no_grad():
+                variance, mean = torch.var_mean(
+                    input, _sample_axes(input), correction=0)
+        return _batch_norm(
+            input, norm, mean, variance, norm.weight, norm.bias)
+
+
+def _sample_axes(input):
+    return [0, *range(2, input.ndim)]
+
+
+def _batch_norm(input, norm, mean, variance, weight, bias):
+    """Without a mean, of the batch's statistics."""
+    # The functional form refuses a batch of one value.
+    return torch.batch_norm(
+        input, weight, bias, mean, variance, mean is None, 0., norm.eps,
+        torch.backends.cudnn.enabled)
 
 
 def _check_batch(model, args, kwargs):

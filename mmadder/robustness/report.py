@@ -6,8 +6,12 @@ from pathlib import Path
 from mmadder.analysis.plots import INK, subplots
 from mmadder.errors import InputError
 
+from .columns import table_columns
+
 COLOURS = ('#0b7285', '#c2410c', '#7048e8', '#2b8a3e', '#a61e4d', INK)
 SUFFIX = dict(eval='', R='-R', r='-r')  # the paper's names of the modes
+LINES = dict(eval=':', R='-', r='--')
+TABLES = dict(table1=('eval', 'R'), table3=('r', 'R'))  # the paper's
 
 
 def read_results(path):
@@ -27,35 +31,49 @@ def read_results(path):
     raise InputError(f'{path} is no result of tools/robustness.py')
 
 
-def markdown_table(runs):
-    """Write the accuracies of one or more networks as Markdown.
+def markdown_table(runs, modes=None, columns=None):
+    """Write the figures of one or more networks as Markdown.
 
     Args:
-        runs (list[dict]): of :func:`read_results`.
+        runs (list[dict]): of :func:`read_results`, all of classifiers
+            (accuracy in percent) or all of detectors (mAP from 0 to 1).
+        modes (tuple[str], optional): rows, mode by mode; default: all,
+            network by network.
+        columns (tuple[str], optional): labels; default: all, as they first
+            appear, without those of sweeps.
     Returns:
-        str: one row per network and mode, percent; columns as they first
-        appear, without those of sweeps. A number in brackets is measured on
-        fewer images than the row's first one.
+        str: one row per network and mode. A number in brackets is measured
+        on fewer images than the row's first one.
     """
-    rows = [(run['settings']['name'] + SUFFIX[mode],
-             {label: entry for label, entry in row.items()
-              if not entry['column']['note']})
-            for run in runs for mode, row in run['rows'].items()]
-    rows = [(name, row) for name, row in rows if row]
-    labels = list(dict.fromkeys(label for _, row in rows for label in row))
+    rows = [(run, mode) for run in runs for mode in run['rows']] \
+        if modes is None else [(run, mode) for mode in modes for run in runs]
+    rows = [(run['settings']['name'] + SUFFIX[mode], metric_of(run),
+             {label: entry for label, entry in
+              run['rows'].get(mode, {}).items()
+              if not entry['column']['note']
+              and (columns is None or label in columns)})
+            for run, mode in rows]
+    rows = [row for row in rows if row[-1]]
+    labels = list(dict.fromkeys(
+        label for *_, row in rows for label in row))
     lines = ['| network | ' + ' | '.join(map(_heading(rows), labels)) + ' |',
              '|-' * (len(labels) + 1) + '|']
-    for name, row in rows:
+    for name, metric, row in rows:
         most = max(entry['images'] for entry in row.values())
-        cells = [_cell(row.get(label), most) for label in labels]
+        cells = [_cell(row.get(label), metric, most) for label in labels]
         lines.append(f'| {name} | ' + ' | '.join(cells) + ' |')
     return '\n'.join(lines)
+
+
+def metric_of(run):
+    """Return 'accuracy' of a classifier's run, 'mAP' of a detector's."""
+    return run['settings'].get('metric', 'accuracy')
 
 
 def _heading(rows):
     """Column names; one that left its ball shows how far."""
     def heading(label):
-        entries = [row[label] for _, row in rows if label in row]
+        entries = [row[label] for *_, row in rows if label in row]
         attack = entries[0]['column']['attack']
         if not attack or attack['name'] != 'LegacyRFGSM':
             return label
@@ -64,10 +82,11 @@ def _heading(rows):
     return heading
 
 
-def _cell(entry, most):
+def _cell(entry, metric, most):
     if entry is None:
         return ''
-    text = f'{100 * entry["accuracy"]:.1f}'
+    value = entry[metric]
+    text = f'{value:.3f}' if metric == 'mAP' else f'{100 * value:.1f}'
     return text if entry['images'] == most else f'({text})'
 
 
@@ -78,61 +97,107 @@ def sweep_curves(runs, note):
         runs (list[dict])
         note (str): 'eps' or 'steps'.
     Returns:
-        dict[str, list]: network to (eps or steps, accuracy) pairs, sorted.
+        dict[(str, str), list]: network and mode to (eps or steps, accuracy or
+        mAP) pairs, sorted.
     """
     curves = {}
     for run in runs:
         for mode, row in run['rows'].items():
-            points = [(entry['column']['attack'][note], entry['accuracy'])
+            points = [(entry['column']['attack'][note],
+                       entry[metric_of(run)])
                       for entry in row.values()
                       if entry['column']['note'].startswith(note)]
             if points:
-                name = run['settings']['name'] + SUFFIX[mode]
-                curves[name] = sorted(points)
+                curves[run['settings']['name'], mode] = sorted(points)
     return curves
 
 
-def plot_sweep(curves, note):
+def plot_sweep(curves, note, metric='accuracy'):
     """Draw the curves of :func:`sweep_curves`; returns the figure."""
-    figure, axis = subplots(figsize=(5.4, 3.6))
-    for i, (name, points) in enumerate(curves.items()):
-        axis.plot(*zip(*[(x, 100 * y) for x, y in points]), marker='o',
-                  markersize=4, linewidth=1.3, label=name,
-                  color=COLOURS[i % len(COLOURS)])
+    figure, axis = subplots(figsize=(7, 3.8))
+    names = list(dict.fromkeys(name for name, _ in curves))
+    scale = 100 if metric == 'accuracy' else 1
+    for (name, mode), points in curves.items():
+        axis.plot(*zip(*[(x, scale * y) for x, y in points]), marker='o',
+                  markersize=3.5, linewidth=1.3, linestyle=LINES[mode],
+                  label=name + SUFFIX[mode],
+                  color=COLOURS[names.index(name) % len(COLOURS)])
     axis.set(xlabel='eps of PGD, step eps/7' if note == 'eps'
-             else 'steps of PGD', ylabel='accuracy in percent',
-             ylim=(0, None))
-    axis.legend(frameon=False)
+             else 'steps of PGD', ylim=(0, None),
+             ylabel='mAP' if metric == 'mAP' else 'accuracy in percent')
+    figure.legend(frameon=False, loc='outside right upper', fontsize=8)
     return figure
 
 
 def write_merged(paths, out):
-    """Join several networks into a table and the figures of the sweeps.
+    """Join several networks into tables and the figures of the sweeps.
 
     Args:
         paths (list[str]): files of tools/robustness.py.
-        out (str | Path): folder to write ``table.md``, ``eps.png`` and
-            ``steps.png`` to, the latter where there are such sweeps.
+        out (str | Path): folder to write to: of classifiers ``table.md``,
+            the paper's ``table1.md`` and ``table3.md`` where there are such
+            modes, ``eps.png`` and ``steps.png`` where there are such sweeps;
+            of detectors the same but ``table1.md`` and ``table3.md``, as
+            ``detection_table.md`` and so on.
     Returns:
-        (str, list[Path]): the table, and what was written.
+        (str, list[Path]): the tables, and what was written.
     Raises:
-        InputError: a file is no result, or the runs differ in their images
-            or batches.
+        InputError: a file is no result, or the runs differ in their images,
+            batches or attacks, or share a name.
     """
     runs = [read_results(path) for path in paths]
-    for key in ('data', 'batch_size', 'include_logit_bn'):
+    groups = {}
+    for run in runs:
+        groups.setdefault(metric_of(run), []).append(run)
+    for group in groups.values():
+        _require_alike(group)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    tables, written = [], []
+    for metric, group in groups.items():
+        tables.append(markdown_table(group))
+        written += _write_group(group, metric, tables[-1], out)
+    return '\n\n'.join(tables), written
+
+
+def _write_group(runs, metric, table, out):
+    prefix = 'detection_' if metric == 'mAP' else ''
+    texts = dict(table=table)
+    if metric == 'accuracy':
+        labels = [column.label for column in table_columns()]
+        texts.update((name, markdown_table(runs, modes, labels))
+                     for name, modes in TABLES.items()
+                     if any(set(modes) <= set(run['rows']) for run in runs))
+    written = []
+    for name, text in texts.items():
+        written.append(out / f'{prefix}{name}.md')
+        written[-1].write_text(text + '\n')
+    for note in ('eps', 'steps'):
+        curves = sweep_curves(runs, note)
+        if curves:
+            written.append(out / f'{prefix}{note}.png')
+            plot_sweep(curves, note, metric).savefig(written[-1])
+    return written
+
+
+def _require_alike(runs):
+    """Raise InputError unless figures of the runs compare."""
+    for key in ('data', 'batch_size', 'include_logit_bn', 'seed'):
         values = {run['settings'].get(key) for run in runs}
         if len(values) > 1:
             raise InputError(f'the runs cannot stand in one table, their '
                              f'{key} differs: {sorted(map(str, values))}')
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    table = markdown_table(runs)
-    written = [out / 'table.md']
-    written[0].write_text(table + '\n')
-    for note in ('eps', 'steps'):
-        curves = sweep_curves(runs, note)
-        if curves:
-            written.append(out / f'{note}.png')
-            plot_sweep(curves, note).savefig(written[-1])
-    return table, written
+    names = [run['settings']['name'] for run in runs]
+    if len(set(names)) < len(names):
+        raise InputError(f'two runs have the same name, in {names}; change '
+                         'it in one file, under settings')
+    attacks = {}
+    for run in runs:
+        for row in run['rows'].values():
+            for label, entry in row.items():
+                attack = entry['column']['attack']
+                if attacks.setdefault(label, attack) != attack:
+                    raise InputError(
+                        f'{label} is another attack in '
+                        f'{run["settings"]["name"]}: {attack}, elsewhere '
+                        f'{attacks[label]}')

@@ -1,4 +1,6 @@
 """Attacks on toy models whose worst perturbations are known."""
+import contextlib
+
 import pytest
 import torch
 import torchattacks
@@ -7,8 +9,10 @@ from torch import nn
 from torch.nn import functional
 
 from mmadder.errors import InputError
-from mmadder.robustness import (Attack, BudgetError, PixelClassifier,
-                                attacks, check_budget, robust_inference)
+from mmadder.layers import AdderConv2d
+from mmadder.robustness import (Attack, BudgetError, LossLogits,
+                                PixelClassifier, attacks, check_budget,
+                                robust_inference)
 
 NAMES = ('FGSM', 'BIM', 'PGD', 'MIM', 'RFGSM', 'Square', 'AutoAttack')
 EPS = 8 / 255
@@ -52,8 +56,8 @@ def batch():
 
 
 def attack(name, **kwargs):
-    if name == 'Square':
-        kwargs.setdefault('steps', 20)
+    if name in ('Square', 'AutoAttack'):
+        kwargs.setdefault('steps', 10)
     return Attack(name, **kwargs)
 
 
@@ -132,6 +136,65 @@ def test_more_steps_are_stronger(batch):
     values = [loss(Attack('BIM', steps=n)) for n in (1, 3, 7)]
     assert values == sorted(values) and values[0] < values[-1]
     assert loss(Attack('FGSM', eps=0.)) < values[0]
+
+
+@pytest.mark.parametrize('name', ['BIM', 'PGD', 'MIM', 'RFGSM'])
+def test_prefixes_are_the_shorter_attacks(name, batch):
+    """One run of seven steps holds those of one and three."""
+    images, labels = batch
+    model = Toy().eval()
+    found = Attack(name, steps=7).prefixes(model, images, labels, {1, 3}, 5)
+    assert set(found) == {1, 3, 7}
+    for steps, adversarial in found.items():
+        expected = Attack(name, steps=steps)(model, images, labels, 5)
+        assert torch.equal(adversarial, expected)
+        assert not adversarial.requires_grad
+
+
+def test_prefixes_of_one_step_do_not_exist(batch):
+    with pytest.raises(InputError, match='FGSM with fewer steps is another'):
+        Attack('FGSM').prefixes(Toy(), *batch, {1})
+
+
+class Loss(nn.Module):
+    """Cross entropy on given labels."""
+
+    def __init__(self, model, labels):
+        super().__init__()
+        self.model, self.labels = model, labels
+
+    def forward(self, images):
+        return functional.cross_entropy(self.model(images), self.labels)
+
+
+@pytest.mark.parametrize('name', ['FGSM', 'BIM', 'PGD', 'MIM', 'RFGSM'])
+def test_attacking_the_loss_is_attacking_the_classifier(name, batch):
+    images, labels = batch
+    model = Toy().eval()
+    found = Attack(name)(
+        LossLogits(Loss(model, labels)), images, torch.zeros_like(labels), 3)
+    expected = Attack(name)(model, images, labels, 3)
+    # Rounding may turn the sign of a gradient that is almost zero.
+    assert ((found - expected).abs() < 1e-6).float().mean() > .999
+
+
+def test_no_gradients_of_weights(batch):
+    """An adder's would cost as much as that of its input."""
+    images, labels = batch
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4),
+        AdderConv2d(4, 4, 3, weight_norm='AWN'), nn.BatchNorm2d(4),
+        nn.Flatten(), nn.Linear(64, 4))
+    for inference in (contextlib.nullcontext(), robust_inference(model, 'R')):
+        with inference, torch.profiler.profile() as profile:
+            Attack('PGD', steps=2)(model, images, labels)
+        calls = {event.key: event.count for event in profile.key_averages()}
+        assert calls['mmadder::adder_conv2d'] == 2
+        assert calls['mmadder::adder_conv2d_input_grad'] == 2
+        assert 'mmadder::adder_conv2d_weight_grad' not in calls
+    assert all(p.requires_grad and p.grad is None
+               for p in model.parameters())
 
 
 def test_old_rfgsm_breaks_its_budget(batch):
@@ -233,6 +296,8 @@ def test_wrong_images_labels_and_models(batch):
         pgd(Toy(), (images * 255).byte(), labels)
     with pytest.raises(InputError, match='Conv2d returns .6, 2, 6, 6'):
         pgd(nn.Conv2d(3, 2, 3), images, labels)
+    with pytest.raises(InputError, match='Conv2d returns .2, 2, 6, 6'):
+        Attack('AutoAttack')(nn.Conv2d(3, 2, 3), images, labels)
     with pytest.raises(InputError, match='below the 4 classes'):
         pgd(Toy(), images, labels + 9)
     with pytest.raises(InputError, match='labels must be 6 numbers'):

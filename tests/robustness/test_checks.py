@@ -58,7 +58,7 @@ def test_ordinary_results_pass():
     assert check_results({
         'Clean': .9, 'FGSM': .5, 'BIM7': .31, 'PGD7': .3, 'MIM5': .35,
         'RFGSM5': .33, 'PGD7 detached': .32, 'PGD7 transfer': .7,
-        'PGD7 eval': .3, 'Square': .4, 'AutoAttack': .2,
+        'PGD7 eval-made': .3, 'Square': .4, 'AutoAttack': .2,
         'LegacyRFGSM5': .01}) == []
 
 
@@ -67,7 +67,7 @@ def test_ordinary_results_pass():
     ({'PGD7': .6, 'PGD7 detached': .4}, 'a weaker gradient'),
     ({'PGD7': .6, 'Square': .4}, 'gradients are masked'),
     ({'PGD7': .6, 'PGD7 transfer': .4}, 'gradients are masked'),
-    ({'PGD7': .6, 'PGD7 eval': .4}, 'gradients are masked'),
+    ({'PGD7': .6, 'PGD7 eval-made': .4}, 'gradients are masked'),
 ])
 def test_suspicious_results(results, text):
     found, = check_results(results)

@@ -64,7 +64,7 @@ def test_columns_are_the_papers():
     assert all(column.attack.eps == 8 / 255 for column in
                table_columns()[1:])
     assert [column.label for column in attacker_columns()] == [
-        'PGD7 detached', 'PGD7 eval']
+        'PGD7 detached', 'PGD7 eval-made']
     first = eps_sweep([.07, .1])[0]
     assert first.label == 'PGD7 eps=0.07'
     assert first.attack.alpha == pytest.approx(.01)
@@ -98,8 +98,8 @@ def test_kinds_of_attackers(toy_set):
     other, _, _ = toy(1)
     evaluation = Evaluation(model, images, labels, source=other)
     attack = Attack('FGSM', eps=.05)
-    made = dict(eval=attack(model, images, labels),
-                transfer=attack(other, images, labels))
+    made = {'eval-made': attack(model, images, labels),
+            'transfer': attack(other, images, labels)}
     for detach in (False, True):
         with robust_inference(model, 'R', detach_statistics=detach):
             made['detached' if detach else 'white-box'] = attack(
@@ -121,7 +121,8 @@ def test_shrinking_attacks_are_scored_in_whole_batches(toy_set):
     hook = model.register_forward_pre_hook(
         lambda _, inputs: seen.append(len(inputs[0])))
     evaluation = Evaluation(model, images, labels, batch_size=20)
-    evaluation.measure('R', Column(Attack('AutoAttack', eps=.04), images=15))
+    evaluation.measure('R', Column(
+        Attack('AutoAttack', eps=.04, steps=5), images=15))
     hook.remove()
     assert min(seen) < 20 and seen[-1] == 20
     assert evaluation.results['rows']['R']['AutoAttack']['images'] == 20
@@ -161,12 +162,47 @@ def test_goes_on_where_it_was_interrupted(toy_set, tmp_path):
     assert len(kept['rows']['R']['PGD7']['correct']) == 1
     done = []
     again = Evaluation(model, images, labels, **arguments).measure(
-        'R', column, lambda todo: done.append(list(todo)) or todo)
-    assert done == [[1, 2, 3]]
+        'R', column, lambda todo: done.extend(todo) or todo)
+    assert [job.batch for job in done] == [1, 2, 3]
     whole = Evaluation(model, images, labels, batch_size=10).measure(
         'R', column)
     assert again == whole
     assert not list(tmp_path.glob('*.part'))
+
+
+def test_common_images_are_made_once(toy_set, monkeypatch):
+    """And are those of separate runs."""
+    model, images, labels = toy_set
+    columns = [*steps_sweep([1, 3, 7], .05), *attacker_columns(.05),
+               Column(Attack('PGD', eps=.05))]
+    modes = ['eval', 'R']
+    made = []
+    attack = Evaluation.attack
+    monkeypatch.setattr(Evaluation, 'attack', lambda *args: made.append(
+        (args[2].steps, args[-2])) or attack(*args))
+    together = Evaluation(model, images, labels, batch_size=20)
+    together.run(modes, columns)
+    # eval; R; R detached, in each of two batches.
+    assert made == [(7, {1, 3}), (7, {1, 3}), (7, set())] * 2
+    for mode in modes:
+        for column in columns:
+            if mode == 'eval' and column.kind != 'white-box':
+                continue
+            alone = Evaluation(model, images, labels, batch_size=20)
+            assert alone.measure(mode, column) == \
+                together.results['rows'][mode][column.label]
+    assert 'PGD7 detached' not in together.results['rows']['eval']
+
+
+def test_wrong_modes_are_found_before_attacks(toy_set):
+    _, images, labels = toy_set
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+    evaluation = Evaluation(model, images, labels)
+    with pytest.raises(InputError, match='has no batch norm'):
+        evaluation.run(['eval', 'R'], [Column(Attack('PGD'))])
+    assert evaluation.results['rows'] == {}
+    with pytest.raises(InputError, match="mode must be one of .* got 'Q'"):
+        evaluation.measure('Q', Column())
 
 
 def test_files_of_other_runs_are_refused(toy_set, tmp_path):
@@ -264,7 +300,7 @@ def test_tool_end_to_end(small, monkeypatch, capsys):
     results = json.loads((small / 'a.json').read_text())
     assert set(results['rows']['R']) == {
         'Clean', 'FGSM', 'BIM7', 'PGD7', 'MIM5', 'RFGSM5', 'PGD7 detached',
-        'PGD7 eval', 'LegacyRFGSM5', 'PGD7 transfer'}
+        'PGD7 eval-made', 'LegacyRFGSM5', 'PGD7 transfer'}
     # Same images, same seed: the same figures from a fresh file.
     (small / 'a.json').rename(small / 'b.json')
     run_tool(monkeypatch, *arguments, '--modes', 'r', '--transfer-from',
@@ -278,7 +314,7 @@ def test_sweeps_and_merging(small, monkeypatch, capsys):
     for name in ('a', 'b'):
         run_tool(monkeypatch, small / 'small.py', small / 'small.pth',
                  '--data-root', small / 'cifar', '--images', 10, '--modes',
-                 'eval', 'R', '--no-table', '--sweep', 'eps', '--json',
+                 'R', '--no-table', '--sweep', 'steps', '--json',
                  small / f'{name}.json', '--name', name,
                  '--recalibrate', 20 * (name == 'b'))
     settings = json.loads((small / 'b.json').read_text())['settings']
@@ -291,9 +327,9 @@ def test_sweeps_and_merging(small, monkeypatch, capsys):
     capsys.readouterr()
     run_tool(monkeypatch, '--merge', small / 'a.json', small / 'b.json',
              '--out', small / 'merged')
-    figure = cv2.imread(str(small / 'merged' / 'eps.png'))
+    figure = cv2.imread(str(small / 'merged' / 'steps.png'))
     assert figure.std() > 5
-    assert not (small / 'merged' / 'steps.png').exists()
+    assert not (small / 'merged' / 'eps.png').exists()
 
 
 def test_merged_table(toy_set, tmp_path):
@@ -320,6 +356,33 @@ def test_merged_table(toy_set, tmp_path):
     with pytest.raises(InputError, match='their data differs'):
         write_merged([tmp_path / 'x.json', tmp_path / 'z.json'], tmp_path)
     assert '| z | ' in markdown_table([other.results])
+    with pytest.raises(InputError, match='two runs have the same name'):
+        write_merged([tmp_path / 'x.json'] * 2, tmp_path)
+    other = Evaluation(model, images, labels, 20, path=tmp_path / 'w.json',
+                       facts=dict(name='w'))
+    other.measure('R', Column(Attack('FGSM', eps=.1)))
+    with pytest.raises(InputError, match='FGSM is another attack in w'):
+        write_merged([tmp_path / 'x.json', tmp_path / 'w.json'], tmp_path)
+
+
+def test_the_papers_tables(toy_set, tmp_path):
+    """1: eval and R; 3: r and R; mode by mode, columns of the paper."""
+    model, images, labels = toy_set
+    for name in ('x', 'y'):
+        evaluation = Evaluation(
+            model, images, labels, 20, path=tmp_path / f'{name}.json',
+            facts=dict(name=name))
+        evaluation.run(['eval', 'R', 'r'], [
+            Column(), Column(Attack('FGSM')), Column(Attack('BIM', steps=1))])
+    _, written = write_merged(
+        [tmp_path / 'x.json', tmp_path / 'y.json'], tmp_path / 'out')
+    assert [path.name for path in written] == [
+        'table.md', 'table1.md', 'table3.md']
+    for path, rows in zip(written[1:], (['x', 'y', 'x-R', 'y-R'],
+                                        ['x-r', 'y-r', 'x-R', 'y-R'])):
+        lines = path.read_text().splitlines()
+        assert lines[0] == '| network | Clean | FGSM |'
+        assert [line.split(' | ')[0][2:] for line in lines[2:]] == rows
 
 
 @pytest.mark.parametrize('arguments, message', [

@@ -158,6 +158,52 @@ def test_gradient_through_the_mean():
             assert g.sum().abs() < 1e-9
 
 
+@pytest.mark.parametrize('detach', [False, True])
+@pytest.mark.parametrize('affine', [False, True])
+@pytest.mark.parametrize('mode', ['R', 'r'])
+def test_gradients_of_the_formula(mode, affine, detach):
+    """Of input, scale and shift, against the formula differentiated."""
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(3, affine=affine).double()
+    norm.running_var.uniform_(1, 3)
+    x = torch.randn(4, 3, 2, 5, dtype=torch.float64, requires_grad=True)
+    wanted = [x, *norm.parameters()]
+    for parameter in norm.parameters():
+        nn.init.normal_(parameter)
+    variance, mean = torch.var_mean(x, (0, 2, 3), correction=0, keepdim=True)
+    if mode == 'R':
+        variance = norm.running_var.view(1, 3, 1, 1)
+    if detach:
+        variance, mean = variance.detach(), mean.detach()
+    expected = (x - mean) / (variance + norm.eps).sqrt()
+    if affine:
+        expected = expected * norm.weight.view(1, 3, 1, 1) \
+            + norm.bias.view(1, 3, 1, 1)
+    with robust_inference(norm, mode, detach_statistics=detach):
+        found = norm(x)
+    torch.testing.assert_close(found, expected)
+    for a, b in zip(torch.autograd.grad(found.pow(3).sum(), wanted),
+                    torch.autograd.grad(expected.pow(3).sum(), wanted)):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize('mode', ['R', 'r'])
+def test_half_precision_and_one_value(mode):
+    """Statistics are float32; one value a channel gives the shift."""
+    norm = nn.BatchNorm1d(3)
+    norm.bias.data.fill_(2)
+    x = torch.randn(4, 3) + 100
+    with robust_inference(norm, mode), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        for dtype in (torch.bfloat16, torch.float16):
+            found = norm(x.to(dtype))
+            assert found.dtype == dtype
+            torch.testing.assert_close(
+                found, norm(x.to(dtype).float()).to(dtype))
+        torch.testing.assert_close(
+            norm(x[:1] - 100), torch.full((1, 3), 2.), rtol=0, atol=1e-4)
+
+
 def labelled(*labels):
     return [DataSample().set_gt_label(label) for label in labels]
 

@@ -1,0 +1,273 @@
+"""Detectors under attack: mean average precision before and after.
+
+The loss that an attack maximizes is the detector's own training loss on the
+annotated boxes. The pictures are attacked as the test pipeline resizes them,
+before normalization and padding.
+"""
+
+import copy
+import dataclasses
+import json
+import logging
+
+import torch
+from mmdet.models.detectors.base import BaseDetector
+from mmengine.evaluator import Evaluator
+from mmengine.logging import MMLogger
+from mmengine.registry import DefaultScope
+from mmengine.structures import InstanceData
+from torch import nn
+
+from mmadder.errors import InputError
+
+from .evaluation import Evaluation
+from .pixels import LossLogits
+
+WITHOUT_LOGITS = ('FGSM', 'BIM', 'PGD', 'MIM', 'RFGSM', 'LegacyRFGSM')
+SMALLEST = 1.  # pixel; smaller boxes have no finite regression target
+MAX_SEED = 2 ** 32
+
+
+class PixelDetector(nn.Module):
+    """Loss and predictions of MMDetection's detector, of pixels in [0, 1].
+
+    Args:
+        model (nn.Module): a detector of boxes that has a ``train_cfg``.
+    """
+
+    def __init__(self, model):
+        super().__init__()
+        if not isinstance(model, BaseDetector):
+            raise InputError(f'{type(model).__name__} is no detector of '
+                             'MMDetection')
+        if getattr(model, 'with_mask', False):
+            raise InputError('attacks are on detectors of boxes, '
+                             f'{type(model).__name__} has a mask head')
+        if getattr(model, 'train_cfg', None) is None:
+            raise InputError('attacks maximize the training loss: the '
+                             "config's model needs its train_cfg")
+        self.model = model
+
+    def loss_of(self, samples, seed=0):
+        """Return a module from pixels to the loss on some annotations.
+
+        Args:
+            samples (list[DetDataSample]): of the same pictures.
+            seed (int): of the random samplers of anchors and proposals, which
+                take other ones in every call.
+        """
+        return DetectorLoss(self, [target(sample) for sample in samples],
+                            seed)
+
+    def predict(self, images, samples):
+        """Return what is found in pictures, in pixels of their files.
+
+        Args:
+            images (Tensor): (N, 3, H, W), in [0, 1], channels as loaded.
+            samples (list[DetDataSample])
+        Returns:
+            list[dict]: 'bboxes', 'scores' and 'labels', lists of numbers.
+        """
+        found = self.model(**self._prepare(images, samples), mode='predict')
+        return [{key: sample.pred_instances[key].tolist()
+                 for key in ('bboxes', 'scores', 'labels')}
+                for sample in found]
+
+    def features(self, images):
+        """Return the finest features of the neck, (N, C, H, W)."""
+        return self.model.extract_feat(self._prepare(images, None)['inputs'])[
+            0]
+
+    def _prepare(self, images, samples):
+        # The preprocessor notes the padding in the samples.
+        return self.model.data_preprocessor(dict(
+            inputs=images * 255, data_samples=copy.deepcopy(samples)))
+
+
+class DetectorLoss(nn.Module):
+    """Pixels in [0, 1] to a detector's training loss; see PixelDetector."""
+
+    def __init__(self, detector, targets, seed):
+        super().__init__()
+        self.detector, self.targets, self.seed = detector, targets, seed
+        self.calls = 0
+
+    def forward(self, images):
+        devices = [images.device] if images.is_cuda else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(
+                (self.seed * 1_000_003 + self.calls) % MAX_SEED)
+            losses = self.detector.model(
+                **self.detector._prepare(images, self.targets), mode='loss')
+        self.calls += 1
+        return self.detector.model.parse_losses(losses)[0]
+
+
+def target(sample):
+    """Return a sample whose boxes are in pixels of the resized picture."""
+    sample = copy.deepcopy(sample)
+    width, height = sample.scale_factor
+    for name in ('gt_instances', 'ignored_instances'):
+        instances = sample.get(name)
+        if instances is None:
+            continue
+        boxes = instances.bboxes
+        boxes = getattr(boxes, 'tensor', boxes)
+        boxes = boxes * boxes.new_tensor([width, height] * 2)
+        boxes = boxes.clamp_min(0).minimum(
+            boxes.new_tensor(sample.img_shape[::-1] * 2))
+        sizes = boxes[:, 2:] - boxes[:, :2]
+        kept = (sizes >= SMALLEST).all(1)
+        setattr(sample, name, InstanceData(
+            bboxes=boxes[kept], labels=instances.labels[kept]))
+    return sample
+
+
+def require_voc_metric(evaluator):
+    """Raise InputError unless all metrics are mAPs of VOCMetric."""
+    metrics = evaluator if isinstance(evaluator, (list, tuple)) else \
+        [evaluator]
+    for metric in metrics:
+        kind = str(getattr(metric['type'], '__name__', metric['type']))
+        if not kind.endswith('VOCMetric') or \
+                metric.get('metric', 'mAP') != 'mAP':
+            raise InputError(
+                'detectors are scored by VOCMetric(metric="mAP"), the '
+                f'test_evaluator of the config is {dict(metric)}')
+
+
+class DetectionEvaluation(Evaluation):
+    """Mean average precisions of one detector, kept in files as they come.
+
+    Finished columns are in the JSON file, predictions of all in
+    FILE.predictions.jsonl beside it, one line per batch.
+
+    Args:
+        detector (PixelDetector)
+        pictures (Pictures)
+        evaluator (dict | list[dict]): VOCMetric of the config.
+        source (PixelDetector, optional): what 'transfer' attacks.
+        seed, include_logit_bn, path, facts: as for :class:`Evaluation`.
+    """
+
+    metric = 'mAP'
+
+    def __init__(self, detector, pictures, evaluator, seed=0,
+                 include_logit_bn=True, source=None, path=None, facts=()):
+        require_voc_metric(evaluator)
+        self.pictures, self.evaluator = pictures, evaluator
+        self.lines = {}  # (mode, label) to a dict per batch
+        settings = dict(
+            facts, metric=self.metric, images=pictures.size,
+            batch_size=pictures.batch_size, seed=seed,
+            include_logit_bn=include_logit_bn, data=pictures.digest)
+        self._set_up(detector, pictures.batches, source, path, settings)
+
+    @property
+    def _predictions(self):
+        return self.path.with_name(self.path.name + '.predictions.jsonl')
+
+    def _resume(self, settings):
+        super()._resume(settings)
+        if not self._predictions.exists():
+            return
+        # A run killed while it wrote leaves half a line.
+        text = self._predictions.read_text()
+        text = text[:text.rfind('\n') + 1]
+        self._predictions.write_text(text)
+        for line in map(json.loads, text.splitlines()):
+            self.lines.setdefault(
+                (line['mode'], line['label']), []).append(line)
+
+    def run(self, modes, columns, progress=iter):
+        for column in columns:
+            if column.attack and column.attack.name not in WITHOUT_LOGITS:
+                raise InputError(f'{column.attack.name} needs the logits of '
+                                 'a classifier; a detector has a loss only')
+        if self.path and not self.path.exists():
+            self._predictions.unlink(missing_ok=True)  # of another run
+            self.save()
+        super().run(modes, columns, progress)
+
+    def done(self, mode, column):
+        if column.label in self.results['rows'].get(mode, {}):
+            return len(self.batches)
+        lines = self.lines.get((mode, column.label), ())
+        if lines and lines[0]['column'] != dataclasses.asdict(column):
+            raise InputError(
+                f'{self.path} has {column.label} with other settings, '
+                f'{lines[0]["column"]}; name another file')
+        return len(lines)
+
+    def size(self, batch):
+        return len(self.batches[batch])
+
+    def load(self, batch):
+        images, samples = self.pictures.load(batch)
+        return images.to(next(self.network.parameters()).device), samples
+
+    def attack(self, model, attack, images, samples, steps, seed):
+        labels = torch.zeros(
+            len(images), dtype=torch.long, device=images.device)
+        return attack.prefixes(
+            LossLogits(model.loss_of(samples, seed)), images, labels, steps,
+            seed)
+
+    def warn(self, samples):
+        """Pictures have no class to be sorted by."""
+
+    def answer(self, images, samples):
+        return self.network.predict(images, samples)
+
+    def note(self, job, answer, change):
+        line = dict(mode=job.mode, label=job.column.label, batch=job.batch,
+                    max_perturbation=change, found=answer,
+                    column=dataclasses.asdict(job.column))
+        lines = self.lines.setdefault((job.mode, job.column.label), [])
+        lines.append(line)
+        if self.path:
+            with self._predictions.open('a') as file:
+                file.write(json.dumps(line) + '\n')
+        if len(lines) == self._count(job.column):
+            row = self.results['rows'].setdefault(job.mode, {})
+            row[job.column.label] = self._summary(lines)
+            self.save()
+
+    def _summary(self, lines):
+        metrics = self._score(lines)
+        return dict(
+            column=lines[0]['column'],
+            images=sum(len(line['found']) for line in lines),
+            max_perturbation=max(line['max_perturbation'] for line in lines),
+            mAP=next(value for key, value in metrics.items()
+                     if key.endswith('mAP')),
+            metrics=metrics)
+
+    def _score(self, lines):
+        logger = MMLogger.get_current_instance()
+        level = logger.level
+        with DefaultScope.overwrite_default_scope('mmdet'):
+            evaluator = Evaluator(copy.deepcopy(self.evaluator))
+        evaluator.dataset_meta = self.pictures.dataset.metainfo
+        for line in lines:
+            samples = copy.deepcopy(self.pictures.samples(line['batch']))
+            for sample, found in zip(samples, line['found']):
+                sample.pred_instances = to_instances(found)
+                for name in ('gt_instances', 'ignored_instances'):
+                    boxes = sample.get(name).bboxes
+                    sample.get(name).bboxes = getattr(boxes, 'tensor', boxes)
+            evaluator.process(samples)
+        logger.setLevel(logging.WARNING)  # else a table for every column
+        try:
+            return evaluator.evaluate(
+                sum(len(line['found']) for line in lines))
+        finally:
+            logger.setLevel(level)
+
+
+def to_instances(found):
+    """Lists of :meth:`PixelDetector.predict` as MMDetection's instances."""
+    return InstanceData(
+        bboxes=torch.tensor(found['bboxes']).reshape(-1, 4),
+        scores=torch.tensor(found['scores']),
+        labels=torch.tensor(found['labels'], dtype=torch.long))
