@@ -8,214 +8,18 @@ import json
 from pathlib import Path
 
 import numpy as np
-import torch
-from mmengine.config import Config
-from mmengine.evaluator import Evaluator
-from mmengine.registry import DATASETS, DefaultScope
-from mmengine.runner import CheckpointLoader, Runner
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmadder.engine.checkpoint import compare_state_dict, read_state_dict
 from mmadder.errors import InputError
 
-from .tables import write_json
+from .checkpoint_pair import interpolate
+from .distributions import COLOURS
+from .plots import subplots
+from .tables import number, write_json
+from .testing import reestimate_statistics
 
-COUNTER = '.num_batches_tracked'
+STYLES = dict(interpolated='-', reestimated='--')
+LABELS = dict(interpolated='', reestimated=', BN re-estimated')
 METRICS = ('accuracy/top1', 'pascal_voc/mAP', 'coco/bbox_mAP')
-# Of a model's config, what the network computes does not depend on.
-TRAINING_ONLY = ('init_cfg', 'train_cfg', 'test_cfg', 'data_preprocessor',
-                 'eta', 'input_gradient')
-
-
-def interpolate(first, second, t):
-    """Return the state dict (1 - t) first + t second.
-
-    Buffers, such as the tracked mean and variance of batch norms, are
-    interpolated like weights. Integers, which only count, are the first's.
-
-    Args:
-        first, second (dict[str, Tensor]): equal keys and shapes.
-        t (float): 0 gives the first, 1 the second.
-    Returns:
-        dict[str, Tensor]
-    """
-    return {key: torch.lerp(value, second[key].to(value.dtype), t)
-            if value.is_floating_point() else value
-            for key, value in first.items()}
-
-
-def require_same_architecture(first, second, names):
-    """Raise InputError unless two state dicts have equal keys and shapes.
-
-    Args:
-        first, second (dict[str, Tensor])
-        names (tuple[str, str]): the files.
-    """
-    differences = []
-    for kind, own, other in (('only in the first', first, second),
-                             ('only in the second', second, first)):
-        keys = [key for key in own
-                if key not in other and not key.endswith(COUNTER)]
-        if keys:
-            differences.append(f'{len(keys)} keys {kind}: {_short(keys)}')
-    shapes = [f'{key} ({tuple(value.shape)} and {tuple(second[key].shape)})'
-              for key, value in first.items()
-              if key in second and second[key].shape != value.shape]
-    if shapes:
-        differences.append(f'{len(shapes)} of different shapes: '
-                           f'{_short(shapes)}')
-    if differences:
-        raise InputError(
-            '{} and {} are of different architectures and have no line '
-            'between them:\n  '.format(*names) + '\n  '.join(differences))
-
-
-def require_same_settings(names):
-    """Compare the model configs that MMEngine's checkpoints carry.
-
-    Weight standardization has no parameters, so keys and shapes do not tell
-    it from a plain adder. Files without a config pass.
-
-    Args:
-        names (tuple[str, str]): the files.
-    Raises:
-        InputError: they differ in what the network computes.
-    """
-    models = [_model_settings(name) for name in names]
-    if None in models or models[0] == models[1]:
-        return
-    raise InputError(
-        '{} and {} were trained with different models: {}'.format(
-            *names, _first_difference(*models)))
-
-
-def load_pair(model, names):
-    """Read two checkpoints that fit each other and the model.
-
-    Args:
-        model (nn.Module)
-        names (tuple[str, str]): the files.
-    Returns:
-        list[dict[str, Tensor]]: with the model's keys only.
-    Raises:
-        InputError: a file is missing or does not fit.
-    """
-    pair = [read_state_dict(name) for name in names]
-    require_same_architecture(*pair, names)
-    require_same_settings(names)
-    own = model.state_dict()
-    for name, state_dict in zip(names, pair):
-        difference = compare_state_dict(model, state_dict)
-        if difference:
-            raise InputError(f'checkpoint {name} does not fit '
-                             f'{type(model).__name__} of the config:\n  '
-                             f'{difference}')
-    return [{key: state_dict.get(key, own[key]) for key in own}
-            for state_dict in pair]
-
-
-class TestSet:
-    """The config's test images and metrics, evaluated again and again.
-
-    Args:
-        cfg (Config): of MMPretrain or MMDetection.
-        images (int, optional): a random choice of so many; default: all.
-        seed (int): of the choice.
-    Raises:
-        InputError: there are fewer images, or a metric needs all of them.
-    """
-    __test__ = False  # no test case for pytest
-
-    def __init__(self, cfg, images=None, seed=0):
-        self.scope = cfg.get('default_scope', 'mmengine')
-        loader = dict(cfg.test_dataloader)
-        with DefaultScope.overwrite_default_scope(self.scope):
-            if images is not None:
-                _require_any_subset(cfg.test_evaluator)
-                loader['dataset'] = subset(
-                    DATASETS.build(loader['dataset']), images, seed)
-            self.loader = Runner.build_dataloader(loader, seed=seed)
-            self.evaluator = Evaluator(cfg.test_evaluator)
-        self.evaluator.dataset_meta = getattr(
-            self.loader.dataset, 'metainfo', None)
-
-    def __len__(self):
-        return len(self.loader.dataset)
-
-    @torch.no_grad()
-    def evaluate(self, model, progress=iter):
-        """Test a model.
-
-        Args:
-            model (nn.Module): put into evaluation mode.
-            progress (callable): wraps the iterable of batches.
-        Returns:
-            dict[str, float]: the metrics.
-        """
-        model.eval()
-        with DefaultScope.overwrite_default_scope(self.scope):
-            for batch in progress(self.loader):
-                outputs = model.test_step(batch)
-                self.evaluator.process(data_samples=outputs, data_batch=batch)
-            return self.evaluator.evaluate(len(self))
-
-
-def training_batches(cfg, count, seed=0):
-    """Load the first batches of the training, augmented as there.
-
-    Returns:
-        list: ``count`` batches, or all if there are fewer.
-    """
-    loader = dict(cfg.train_dataloader, num_workers=0,
-                  persistent_workers=False)
-    torch.manual_seed(seed)
-    np.random.seed(seed)
-    with DefaultScope.overwrite_default_scope(
-            cfg.get('default_scope', 'mmengine')):
-        loader = Runner.build_dataloader(loader, seed=seed)
-        return [batch for _, batch in zip(range(count), loader)]
-
-
-@torch.no_grad()
-def reestimate_statistics(model, batches, progress=iter):
-    """Measure the tracked mean and variance of all batch norms anew.
-
-    Each becomes the mean over the batches, seen in a training-mode forward
-    of the norms; weights, and other layers' modes, stay as they are.
-
-    Args:
-        model (nn.Module): of MMPretrain or MMDetection.
-        batches (list): of :func:`training_batches`.
-        progress (callable): wraps the iterable of batches.
-    Raises:
-        InputError: the model has no batch norm that tracks statistics.
-    """
-    norms = find_norms(model)
-    if not norms:
-        raise InputError(f'{type(model).__name__} has no batch norm whose '
-                         'statistics could be estimated anew')
-    momenta = [norm.momentum for norm in norms]
-    model.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the mean over all batches
-        norm.train()
-    torch.manual_seed(0)  # detectors draw samples of their proposals
-    try:
-        for batch in progress(batches):
-            data = model.data_preprocessor(batch, True)
-            model(**data, mode='loss')
-    finally:
-        for norm, momentum in zip(norms, momenta):
-            norm.momentum = momentum
-        model.eval()
-
-
-def find_norms(model):
-    """Batch norms with tracked statistics."""
-    return [module for module in model.modules()
-            if isinstance(module, _BatchNorm)
-            and module.running_mean is not None]
 
 
 class Interpolation:
@@ -277,7 +81,8 @@ class Interpolation:
         if curve == 'reestimated':
             reestimate_statistics(self.model, self.batches)
         metrics = self.test_set.evaluate(self.model, progress)
-        return {key: float(value) for key, value in metrics.items()}
+        return {key: float(value) for key, value in metrics.items()
+                if isinstance(value, (int, float, np.number))}
 
     def _save(self):
         self.results['summary'] = summarize(self.results)
@@ -323,7 +128,11 @@ def choose_metric(results, metric=None):
     Raises:
         InputError: the results do not have it.
     """
-    first = next(iter(results['curves']['interpolated'].values()))
+    points = results['curves'].get('interpolated')
+    if not points:
+        raise InputError('the interpolation has no points yet: repeat its '
+                         'command, which goes on where it stopped')
+    first = next(iter(points.values()))
     if metric is None:
         return next((name for name in METRICS if name in first),
                     next(iter(first)))
@@ -350,28 +159,41 @@ def read_result(path):
                          'interpolate.py; name another file') from error
 
 
-def subset(dataset, images, seed=0):
-    """Choose random images of a dataset, in its order.
+def plot_interpolations(results, metric=None):
+    """Draw Figure 2(c): a metric along the line, endpoints hollow.
 
-    Raises:
-        InputError: it has fewer.
+    Args:
+        results (dict[str, dict]): of :func:`read_result` by name.
+        metric (str, optional): default: the usual one.
+    Returns:
+        Figure: re-estimated curves dashed; the legend has the variances.
     """
-    if not 1 <= images <= len(dataset):
-        raise InputError(f'{images} images were asked for, the set has '
-                         f'{len(dataset)}')
-    generator = np.random.default_rng(seed)
-    chosen = generator.permutation(len(dataset))[:images]
-    return dataset.get_subset(sorted(chosen.tolist()))
+    figure, axis = subplots(figsize=(6.2, 3.8))
+    for i, (name, result) in enumerate(results.items()):
+        shown = choose_metric(result, metric)
+        for curve, style in STYLES.items():
+            line = curve_points(result, curve, shown)
+            if not line:
+                continue
+            variance = result['summary'][curve][shown]['variance']
+            label = f'{name}{LABELS[curve]}: variance {number(variance)}'
+            colour = COLOURS[i % len(COLOURS)]
+            axis.plot(*zip(*line), style, color=colour, label=label,
+                      linewidth=1.4)
+            for inside, face in ((True, colour), (False, 'white')):
+                points = [(t, y) for t, y in line if (0 < t < 1) == inside]
+                if points:
+                    axis.plot(*zip(*points), 'o', color=colour, markersize=4,
+                              markerfacecolor=face)
+    axis.set(xlabel='t, from the first to the second checkpoint',
+             ylabel=_axis_label(shown))
+    axis.legend(frameon=False, fontsize=8)
+    return figure
 
 
-def _require_any_subset(evaluator):
-    metrics = evaluator if isinstance(evaluator, (list, tuple)) \
-        else [evaluator]
-    for metric in metrics:
-        if metric.get('ann_file'):
-            raise InputError(
-                f'{metric["type"]} compares with all annotations of its '
-                'ann_file: leave --images out')
+def _axis_label(metric):
+    return f'{metric} in percent' if _is_share(metric) or (
+        metric.startswith('accuracy')) else metric
 
 
 def _require_equal(known, settings, path):
@@ -383,37 +205,6 @@ def _require_equal(known, settings, path):
                          'it')
 
 
-def _model_settings(name):
-    checkpoint = CheckpointLoader.load_checkpoint(name, map_location='cpu')
-    text = (checkpoint.get('meta') or {}).get('cfg') \
-        if isinstance(checkpoint, dict) else None
-    if not isinstance(text, str):
-        return None
-    try:
-        model = Config.fromstring(text, '.py').get('model')
-    except (OSError, SyntaxError):
-        return None
-    return model and _without_training(model.to_dict())
-
-
-def _without_training(value):
-    if isinstance(value, dict):
-        return {key: _without_training(item) for key, item in value.items()
-                if key not in TRAINING_ONLY}
-    if isinstance(value, (list, tuple)):
-        return [_without_training(item) for item in value]
-    return value
-
-
-def _first_difference(first, second, path='model'):
-    if isinstance(first, dict) and isinstance(second, dict):
-        for key in {**first, **second}:
-            if first.get(key) != second.get(key):
-                return _first_difference(first.get(key), second.get(key),
-                                         f'{path}.{key}')
-    return f'{path} is {first!r} in the first, {second!r} in the second'
-
-
 def _is_share(metric):
     """MMDetection's metrics are shares, MMPretrain's percent."""
     name = metric.rpartition('/')[2]
@@ -422,8 +213,3 @@ def _is_share(metric):
 
 def _number(value):
     return float('nan') if value is None else value
-
-
-def _short(names, shown=5):
-    more = len(names) - shown
-    return ', '.join(names[:shown]) + (f' and {more} more' if more > 0 else '')

@@ -169,23 +169,35 @@ def parse_runs(texts):
     """Read ``[NAME=]WORK_DIR`` arguments.
 
     Args:
-        texts (list[str])
+        texts (list[str]): a directory that is no run, but has runs in it,
+            stands for all of them.
     Returns:
         dict[str, Path]: by name, default: that of the directory.
     Raises:
-        InputError: a directory does not exist, or two runs have one name.
+        InputError: a directory does not exist or has no run, or two runs
+            have one name.
     """
     runs = {}
     for text in texts:
         name, _, folder = text.rpartition('=')
-        folder = Path(folder)
-        if not folder.is_dir():
-            raise InputError(f'work directory {folder} does not exist')
-        name = name or folder.resolve().name
-        if name in runs:
-            raise InputError(f'two runs are named {name!r}; write '
-                             f'OTHER_NAME={folder}')
-        runs[name] = folder
+        for path in _find_runs(Path(folder)):
+            own = name or path.resolve().name
+            if own in runs:
+                raise InputError(f'two runs are named {own!r}; write '
+                                 f'OTHER_NAME={path}')
+            runs[own] = path
+    return runs
+
+
+def _find_runs(folder):
+    if not folder.is_dir():
+        raise InputError(f'work directory {folder} does not exist')
+    if any(folder.glob('*/vis_data')):
+        return [folder]
+    runs = sorted({path.parents[1] for path in folder.glob('*/*/vis_data')})
+    if not runs:
+        raise InputError(f'{folder} is no work directory of a run, and has '
+                         'none in it: there is no TIMESTAMP/vis_data')
     return runs
 
 

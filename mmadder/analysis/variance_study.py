@@ -10,9 +10,10 @@ from mmadder.layers import AdderConv2d
 from . import variance as eq
 
 SMALL = 1e-12
+ALIGNED = 32  # inputs disturbed for each filter apart
 
 
-def simulate_layer(n, sigma, mu, b, channels=64, samples=4000,
+def simulate_layer(n, sigma, mu, b, channels=256, samples=2000,
                    delta_sigma=0.1, seed=0):
     """Draw inputs and weights as the paper assumes, and measure the outputs.
 
@@ -34,9 +35,9 @@ def simulate_layer(n, sigma, mu, b, channels=64, samples=4000,
         samples, n, generator=generator, dtype=torch.float64)
     output = -torch.cdist(x, weight, p=1)
     changed = -torch.cdist(x - delta, weight, p=1) - output
-    sign = (x[:64, None] - weight).sign()  # (64, channels, n)
-    aligned = eq.disturbance_ann(
-        x[:64, None], weight, delta[:64, None].abs() * sign)
+    few = x[:ALIGNED, None], delta[:ALIGNED, None].abs()
+    aligned = eq.disturbance_ann(  # (ALIGNED, channels)
+        few[0], weight, few[1] * (few[0] - weight).sign())
     tau, scale = eq.difference(sigma, mu, b)
     mean, var = eq.folded_moments(tau, scale)
     channel_var = output.var(0, correction=0).mean().item()
