@@ -11,7 +11,7 @@ from mmadder.errors import InputError
 
 from .distributions import COLOURS, grid, plot_epochs
 from .losses import (METRICS, TEST_LOSS, choose_curve, in_percent,
-                     read_curves)
+                     is_loss, read_curves)
 from .plots import INK
 from .recording import FILE, read_recording
 from .report import STYLE
@@ -29,6 +29,7 @@ body { overflow-wrap: anywhere; }
 dt { font-weight: 650; margin-top: .6rem; } dd { margin: 0; }
 .swatch { display: inline-block; width: .8em; height: .8em;
      margin-right: .4em; border-radius: 2px; }
+h3 { font-size: 1rem; margin: 1.2rem 0 .2rem; }
 @media (max-width: 40rem) { body { margin: 1rem auto; } .wide { font-size: 13px; }
      td, th { padding-right: .6rem; } }
 '''
@@ -123,23 +124,28 @@ def _curves(curves, studies, metric):
         rows.append((
             _swatch(i) + html.escape(name), number(curve['last']),
             f'{number(curve["best"])} ({curve["best_step"]})',
-            number(curve['wobble']), number(curve['worst_step']),
-            number(typical.get('filter_var')),
+            number(curve['wobble'], 3), number(curve['worst_step'], 3),
+            number(typical.get('filter_var'), 3),
             *(_times(typical.get('growth', {}).get(key)) for key in GROWTH),
-            number(typical.get('lag'))))
+            number(typical.get('lag'), 2)))
     pictures = [_curve_picture(curves, key) for key in _shown(curves, metric)]
     return (
         f'<div class="pictures">{"".join(pictures)}</div>'
-        + _table(('run', f'{metric}, last', 'best (at)', 'wobble',
+        + _table(('run', 'last', 'best (at)', 'wobble',
                   'worst step', 'weight variance', 'its growth',
                   'feature growth', 'BN lag'), rows)
-        + '<p class="note">Wobble: mean distance of a validation from the '
-        'mean of its two neighbours, behind the first fifth of the curve. '
-        'Worst step: the largest step for the worse there. The right half '
-        'has medians over the adder layers (all layers in a network without '
-        'adders): variance at the end, how many times as large variances '
-        'became, and how many standard deviations the tracked mean is off '
-        'that of the batch.</p>')
+        + f'<p class="note">Last, best, wobble and worst step are of '
+        f'{html.escape(metric)}{_unit(metric)}. Wobble: mean distance of a '
+        'validation from the mean of its two neighbours, behind the first '
+        'fifth of the curve. Worst step: the largest step for the worse '
+        'there. The right half has medians over the adder layers (in a '
+        'network without adders, over those with a batch norm): variance at '
+        'the end, how many times as large variances became, and how many '
+        'standard deviations the tracked mean is off that of the batch.</p>')
+
+
+def _unit(metric):
+    return '' if is_loss(metric) else ' in percent'
 
 
 def _shown(curves, metric):
@@ -180,7 +186,10 @@ def _layer_sections(recordings, studies, layer):
         return [('Layers', '<p class="note">No run was recorded: train with '
                  '--record of tools/train.py.</p>')]
     sections = [
-        ('Layers that change most', ''.join(
+        ('Layers that change most', '<p class="note">The five of each run '
+         'whose variance of weights or features has changed most from the '
+         'first record to the last. Weights are those that meet the input, '
+         'behind weight normalization where there is one.</p>' + ''.join(
             _worst_layers(name, studies[name]) for name in recorded))]
     for key, (heading, text) in MAPS.items():
         pictures = _maps(recorded, key)
@@ -209,8 +218,8 @@ def _layer_sections(recordings, studies, layer):
 
 def _worst_layers(name, study):
     def rank(row):
-        ratio = row['growth']['feature_channel_var']
-        return abs(math.log(ratio)) if ratio > 0 else -math.inf
+        return max((abs(math.log(ratio)) for ratio in row['growth'].values()
+                    if ratio > 0), default=-math.inf)
 
     ranked = sorted(study['layers'].items(), key=lambda item: rank(item[1]),
                     reverse=True)
@@ -218,10 +227,11 @@ def _worst_layers(name, study):
     for layer, row in ranked[:WORST_ROWS]:
         (mean, std), (last_mean, last_std) = row['features']
         rows.append((
-            html.escape(_short(layer)), number(row['filter_var']),
+            html.escape(_short(layer)), number(row['filter_var'], 3),
             *(_times(row['growth'][key]) for key in GROWTH),
-            f'{number(mean)} ± {number(std)}',
-            f'{number(last_mean)} ± {number(last_std)}', number(row['lag'])))
+            f'{number(mean, 3)} ± {number(std, 3)}',
+            f'{number(last_mean, 3)} ± {number(last_std, 3)}',
+            number(row['lag'], 2)))
     note = ''
     if study['not_finite']:
         layers = ', '.join(f'{layer} (from {step})' for layer, step

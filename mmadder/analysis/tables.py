@@ -25,15 +25,15 @@ def text_table(header, rows):
         for row in rows)
 
 
-def number(value):
-    """Write a number with four digits; None and NaN as '-'."""
+def number(value, digits=4):
+    """Write a number with so many digits; None and NaN as '-'."""
     if value is None or isinstance(value, float) and math.isnan(value):
         return '-'
     if isinstance(value, (float, np.floating)):
         size = abs(value)
         if size >= 1000:
             return f'{value:,.0f}' if size < 1e7 else f'{value:.2e}'
-        return f'{value:.4g}'
+        return f'{value:.{digits}g}'
     return str(value)
 
 

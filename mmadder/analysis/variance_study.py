@@ -10,7 +10,7 @@ from mmadder.layers import AdderConv2d
 from . import variance as eq
 
 SMALL = 1e-12
-ALIGNED = 32  # inputs disturbed for each filter apart
+ALIGNED = 4  # channels whose inputs are disturbed for each apart
 
 
 def simulate_layer(n, sigma, mu, b, channels=256, samples=2000,
@@ -35,9 +35,9 @@ def simulate_layer(n, sigma, mu, b, channels=256, samples=2000,
         samples, n, generator=generator, dtype=torch.float64)
     output = -torch.cdist(x, weight, p=1)
     changed = -torch.cdist(x - delta, weight, p=1) - output
-    few = x[:ALIGNED, None], delta[:ALIGNED, None].abs()
-    aligned = eq.disturbance_ann(  # (ALIGNED, channels)
-        few[0], weight, few[1] * (few[0] - weight).sign())
+    few = x[:, None], weight[:ALIGNED]
+    aligned = eq.disturbance_ann(  # (samples, ALIGNED)
+        *few, delta[:, None].abs() * (few[0] - few[1]).sign())
     tau, scale = eq.difference(sigma, mu, b)
     mean, var = eq.folded_moments(tau, scale)
     channel_var = output.var(0, correction=0).mean().item()
