@@ -1,0 +1,151 @@
+"""Test a model again and again, and measure its batch norms anew."""
+import numpy as np
+import torch
+from mmengine.evaluator import Evaluator
+from mmengine.registry import DATASETS, DefaultScope
+from mmengine.runner import Runner
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmadder.errors import InputError
+
+
+class TestSet:
+    """The config's test images and metrics, evaluated again and again.
+
+    Args:
+        cfg (Config): of MMPretrain or MMDetection.
+        images (int, optional): a random choice of so many; default: all.
+        seed (int): of the choice.
+    Raises:
+        InputError: there are fewer images, or a metric needs all of them.
+    """
+    __test__ = False  # no test case for pytest
+
+    def __init__(self, cfg, images=None, seed=0):
+        self.scope = cfg.get('default_scope', 'mmengine')
+        loader = dict(cfg.test_dataloader)
+        with DefaultScope.overwrite_default_scope(self.scope):
+            if images is not None:
+                _require_any_subset(cfg.test_evaluator)
+                loader['dataset'] = subset(
+                    DATASETS.build(loader['dataset']), images, seed)
+            self.loader = Runner.build_dataloader(loader, seed=seed)
+            self.evaluator = Evaluator(cfg.test_evaluator)
+        self.evaluator.dataset_meta = getattr(
+            self.loader.dataset, 'metainfo', None)
+
+    def __len__(self):
+        return len(self.loader.dataset)
+
+    @torch.no_grad()
+    def evaluate(self, model, progress=iter):
+        """Test a model.
+
+        Args:
+            model (nn.Module): put into evaluation mode.
+            progress (callable): wraps the iterable of batches.
+        Returns:
+            dict[str, float]: the metrics.
+        """
+        model.eval()
+        with DefaultScope.overwrite_default_scope(self.scope):
+            for batch in progress(self.loader):
+                outputs = model.test_step(batch)
+                self.evaluator.process(data_samples=outputs, data_batch=batch)
+            return self.evaluator.evaluate(len(self))
+
+
+def test_batch(cfg, images, seed=0):
+    """Load a random choice of test images as one batch."""
+    with DefaultScope.overwrite_default_scope(
+            cfg.get('default_scope', 'mmengine')):
+        dataset = DATASETS.build(dict(cfg.test_dataloader.dataset))
+        loader = dict(
+            cfg.test_dataloader, batch_size=images, num_workers=0,
+            persistent_workers=False, dataset=subset(dataset, images, seed))
+        return next(iter(Runner.build_dataloader(loader, seed=seed)))
+
+
+test_batch.__test__ = False
+
+
+def training_batches(cfg, count, seed=0):
+    """Load the first batches of the training, augmented as there.
+
+    Returns:
+        list: ``count`` batches, or all if there are fewer.
+    """
+    loader = dict(cfg.train_dataloader, num_workers=0,
+                  persistent_workers=False)
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    with DefaultScope.overwrite_default_scope(
+            cfg.get('default_scope', 'mmengine')):
+        loader = Runner.build_dataloader(loader, seed=seed)
+        return [batch for _, batch in zip(range(count), loader)]
+
+
+@torch.no_grad()
+def reestimate_statistics(model, batches, progress=iter):
+    """Measure the tracked mean and variance of all batch norms anew.
+
+    Each becomes the mean over the batches, seen in a training-mode forward
+    of the norms; weights, and other layers' modes, stay as they are.
+
+    Args:
+        model (nn.Module): of MMPretrain or MMDetection.
+        batches (list): of :func:`training_batches`.
+        progress (callable): wraps the iterable of batches.
+    Raises:
+        InputError: the model has no batch norm that tracks statistics.
+    """
+    norms = find_norms(model)
+    if not norms:
+        raise InputError(f'{type(model).__name__} has no batch norm whose '
+                         'statistics could be estimated anew')
+    momenta = [norm.momentum for norm in norms]
+    model.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all batches
+        norm.train()
+    torch.manual_seed(0)  # detectors draw samples of their proposals
+    try:
+        for batch in progress(batches):
+            data = model.data_preprocessor(batch, True)
+            model(**data, mode='loss')
+    finally:
+        for norm, momentum in zip(norms, momenta):
+            norm.momentum = momentum
+        model.eval()
+
+
+def find_norms(model):
+    """Batch norms with tracked statistics."""
+    return [module for module in model.modules()
+            if isinstance(module, _BatchNorm)
+            and module.running_mean is not None]
+
+
+def subset(dataset, images, seed=0):
+    """Choose random images of a dataset, in its order.
+
+    Raises:
+        InputError: it has fewer.
+    """
+    if not 1 <= images <= len(dataset):
+        raise InputError(f'{images} images were asked for, the set has '
+                         f'{len(dataset)}')
+    generator = np.random.default_rng(seed)
+    chosen = generator.permutation(len(dataset))[:images]
+    return dataset.get_subset(sorted(chosen.tolist()))
+
+
+def _require_any_subset(evaluator):
+    metrics = evaluator if isinstance(evaluator, (list, tuple)) \
+        else [evaluator]
+    for metric in metrics:
+        if metric.get('ann_file'):
+            raise InputError(
+                f'{metric["type"]} compares with all annotations of its '
+                'ann_file: leave --images out')

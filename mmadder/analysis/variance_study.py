@@ -1,0 +1,247 @@
+"""Eq. 4-15 of the paper beside simulation and trained networks."""
+import math
+
+import torch
+
+from mmadder.engine import cli
+from mmadder.errors import InputError
+from mmadder.layers import AdderConv2d
+
+from . import variance as eq
+
+SMALL = 1e-12
+ALIGNED = 4  # channels whose inputs are disturbed for each apart
+
+
+def simulate_layer(n, sigma, mu, b, channels=256, samples=2000,
+                   delta_sigma=0.1, seed=0):
+    """Draw inputs and weights as the paper assumes, and measure the outputs.
+
+    Args:
+        n (int): taps.
+        sigma, mu, b (float): x = max(0, N(0, sigma^2)), W from
+            Laplace(mu, b), all independent.
+        channels, samples (int): filters, and inputs to each of them.
+        delta_sigma (float): of a random disturbance of x.
+        seed (int)
+    Returns:
+        list[dict]: rows of ``name``, ``formula``, ``measured`` and ``note``.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    x = (sigma * torch.randn(samples, n, generator=generator,
+                             dtype=torch.float64)).clamp(min=0)
+    weight = _laplace(mu, b, (channels, n), generator)
+    delta = delta_sigma * torch.randn(
+        samples, n, generator=generator, dtype=torch.float64)
+    output = -torch.cdist(x, weight, p=1)
+    changed = -torch.cdist(x - delta, weight, p=1) - output
+    few = x[:, None], weight[:ALIGNED]
+    aligned = eq.disturbance_ann(  # (samples, ALIGNED)
+        *few, delta[:, None].abs() * (few[0] - few[1]).sign())
+    tau, scale = eq.difference(sigma, mu, b)
+    mean, var = eq.folded_moments(tau, scale)
+    channel_var = output.var(0, correction=0).mean().item()
+    return [
+        _row('Eq. 4  mean of x', eq.rectified_mean(sigma), x.mean()),
+        _row('Eq. 5  variance of x', eq.rectified_var(sigma),
+             x.var(correction=0)),
+        _row('Eq. 7  mean of y', eq.output_mean_bound(n, tau, scale),
+             output.mean(), 'lower bound'),
+        _row('       same, Laplace', -n * mean, output.mean(),
+             'exact if x - W is Laplace'),
+        _row('Eq. 8  variance of y, pooled',
+             eq.output_var_bound(n, tau, scale), output.var(correction=0),
+             'over all channels: not the one of batch norm'),
+        _row('       same, Laplace', n * var, output.var(correction=0),
+             'exact if x - W is Laplace'),
+        _row('       variance of y, one channel',
+             eq.channel_var_bound(n, eq.rectified_var(sigma)), channel_var,
+             'what batch norm sees; n Var(x) is an upper bound'),
+        _row('Eq. 14 CNN, random delta',
+             eq.disturbance_var_cnn(n, delta_sigma, mu, 2 * b**2),
+             (delta @ weight.T).var(correction=0)),
+        _row('Eq. 14 ANN, aligned delta',
+             eq.disturbance_var_ann(n, delta_sigma),
+             aligned.var(correction=0), 'delta has the sign of x - W'),
+        _row('       its mean shift', eq.aligned_shift(n, delta_sigma),
+             aligned.mean()),
+        _row('       ANN, random delta',
+             eq.random_disturbance_var_ann(n, delta_sigma),
+             changed.var(correction=0), '2.75 times Eq. 14'),
+        _row('Eq. 15 ANN, aligned delta, behind BN',
+             eq.next_disturbance_var(eq.disturbance_var_ann(n, delta_sigma),
+                                     channel_var),
+             aligned.var(correction=0).item() / channel_var,
+             'divided by the variance of one channel, not by Eq. 8'),
+    ]
+
+
+def study_layer(entry, taps):
+    """Compare one layer's statistics with Eq. 4-8.
+
+    Args:
+        entry (dict): one layer in a record of ``StatisticsHook``.
+        taps (int): n.
+    Returns:
+        dict: measured values beside the formulas'. ``sigma`` is fitted to
+        the second moment of the input, so that Eq. 4 and 5 are tested by how
+        it splits into mean and variance. Eq. 7 and 8 take the layer's own
+        first two moments of input and weight.
+    """
+    mean, var = entry['input_mean'], entry['input_var']
+    sigma = math.sqrt(2 * (var + mean**2))
+    tau = mean - entry['filter_mean']
+    scale = max(math.sqrt((var + entry['filter_var']) / 2), SMALL)
+    folded_mean, folded_var = eq.folded_moments(tau, scale)
+    return dict(
+        taps=taps, sigma=sigma,
+        input_mean=mean, input_mean_eq4=eq.rectified_mean(sigma),
+        input_var=var, input_var_eq5=eq.rectified_var(sigma),
+        output_mean=entry['feature_mean'],
+        output_mean_eq7=eq.output_mean_bound(taps, tau, scale),
+        output_mean_laplace=-taps * folded_mean,
+        tracked_mean=entry.get('bn_mean'),
+        channel_var=entry['feature_channel_var'],
+        tracked_var=entry.get('bn_var'),
+        channel_var_bound=eq.channel_var_bound(taps, var),
+        pooled_var=entry['feature_var'],
+        pooled_var_eq8=eq.output_var_bound(taps, tau, scale),
+        pooled_var_laplace=taps * folded_var)
+
+
+def study_record(record, taps):
+    """Compare all adder layers of a record with Eq. 4-8.
+
+    Args:
+        record (dict): with ``layers``, as ``StatisticsHook`` writes them.
+        taps (dict[str, int]): of :func:`count_taps`.
+    Returns:
+        dict[str, dict]: of :func:`study_layer` by layer; layers with values
+        that are not finite are left out.
+    Raises:
+        InputError: the record has no adder layers, or the model other ones.
+    """
+    adders = {name: entry for name, entry in record['layers'].items()
+              if entry['kind'] == 'adder'}
+    if not adders:
+        raise InputError('there are no adder layers in this network: the '
+                         'study is about them')
+    unknown = sorted(set(adders) - set(taps))
+    if unknown:
+        raise InputError(f'the model has no layer {unknown[0]}, which was '
+                         'recorded: give the config of that training')
+    needed = ('input_mean', 'input_var', 'filter_mean', 'filter_var',
+              'feature_mean', 'feature_var', 'feature_channel_var')
+    return {name: study_layer(entry, taps[name])
+            for name, entry in adders.items()
+            if all(entry.get(key) is not None for key in needed)}
+
+
+def count_taps(model):
+    """Terms of the sum in each adder layer, n = C_in / groups * K_h * K_w.
+
+    Args:
+        model (nn.Module)
+    Returns:
+        dict[str, int]: by module name.
+    """
+    return {name: module.weight[0].numel()
+            for name, module in model.named_modules()
+            if isinstance(module, AdderConv2d)}
+
+
+def taps_of_run(recording):
+    """Count taps with the config that MMEngine keeps beside a recording.
+
+    Raises:
+        InputError: it is not there.
+    """
+    from mmengine.config import Config
+    configs = sorted(recording.path.glob('*/vis_data/config.py'))
+    if not configs:
+        raise InputError(f'no vis_data/config.py in {recording.path}: give '
+                         'the config of the training with --config')
+    return count_taps(cli.build_model(Config.fromfile(configs[-1])))
+
+
+@torch.no_grad()
+def measure_disturbance(model, run, ratio=0.1, seed=0):
+    """Disturb the input of each adder layer, and look at its output.
+
+    Only the layer itself sees the disturbance, so that each layer's formula
+    has its own assumptions. Outputs whose window reaches into the padding
+    are left out where there are others.
+
+    Args:
+        model (nn.Module)
+        run (callable): passes a batch through the model.
+        ratio (float): deviation of the random disturbance, in units of that
+            of the layer's input.
+        seed (int)
+    Returns:
+        dict[str, dict]: by layer: ``delta_sigma``; ``eq14``, variance of the
+        output's change after Eq. 14; ``random``, for delta independent of
+        the weights; ``measured``; the same behind batch norm, Eq. 15:
+        ``next_eq15``, ``next_measured``.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    found, handles = {}, []
+
+    def watch(name, layer):
+        def after(module, inputs, output):
+            if name in found:
+                return  # a layer that several levels share
+            found[name] = {}
+            input = inputs[0].float()
+            sigma = ratio * input.std().item()
+            delta = torch.randn(
+                input.shape, generator=generator).to(input) * sigma
+            change = module.forward(input - delta) - output
+            found[name] = _disturbance(
+                module, sigma, _inner(change, module), output)
+        handles.append(layer.register_forward_hook(after))
+
+    for name, module in model.named_modules():
+        if isinstance(module, AdderConv2d):
+            watch(name, module)
+    try:
+        run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _disturbance(layer, sigma, change, output):
+    taps = layer.weight[0].numel()
+    measured = change.transpose(0, 1).flatten(1).var(
+        1, correction=0).mean().item()
+    var = output.transpose(0, 1).flatten(1).var(
+        1, correction=0).mean().item()
+    var = max(var, SMALL)
+    eq14 = eq.disturbance_var_ann(taps, sigma)
+    return dict(
+        taps=taps, delta_sigma=sigma, eq14=eq14,
+        random=eq.random_disturbance_var_ann(taps, sigma), measured=measured,
+        channel_var=var, next_eq15=eq.next_disturbance_var(eq14, var),
+        next_measured=eq.next_disturbance_var(measured, var))
+
+
+def _inner(output, layer):
+    """Outputs whose window lies in the picture; all if there are none."""
+    rows, columns = (-(-pad // step)
+                     for pad, step in zip(layer.padding, layer.stride))
+    height, width = output.shape[2:]
+    inner = output[:, :, rows:height - rows, columns:width - columns]
+    return inner if inner.numel() else output
+
+
+def _laplace(mu, b, shape, generator):
+    uniform = torch.rand(shape, generator=generator, dtype=torch.float64)
+    uniform = uniform.clamp(SMALL, 1 - SMALL) - 0.5
+    return mu - b * uniform.sign() * torch.log1p(-2 * uniform.abs())
+
+
+def _row(name, formula, measured, note=''):
+    return dict(name=name, formula=float(formula), measured=float(measured),
+                note=note)

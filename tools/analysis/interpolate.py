@@ -1,0 +1,141 @@
+"""Test a network on the straight line between two checkpoints: Figure 2(c).
+
+    python tools/analysis/interpolate.py CONFIG epoch_12.pth epoch_16.pth \\
+        --json ann.json --out ann.png
+
+works for classifiers (accuracy) and detectors (mAP). A second curve has the
+statistics of the batch norms measured anew on training batches at each point.
+An interrupted run goes on from its --json file. Several such files in one
+picture and table:
+
+    python tools/analysis/interpolate.py --merge ANN=ann.json AWN=awn.json \\
+        --out interpolation.png
+"""
+import argparse
+import hashlib
+from pathlib import Path
+
+from mmengine.config import DictAction
+from tqdm import tqdm
+
+from mmadder.analysis.checkpoint_pair import load_pair
+from mmadder.analysis.interpolation import (Interpolation, choose_metric,
+                                            curve_points,
+                                            plot_interpolations, read_result)
+from mmadder.analysis.tables import text_table, write_json
+from mmadder.analysis.testing import TestSet, find_norms, training_batches
+from mmadder.engine import cli
+from mmadder.errors import InputError
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', nargs='?')
+    parser.add_argument('first', nargs='?', help='checkpoint at t = 0')
+    parser.add_argument('second', nargs='?', help='checkpoint at t = 1')
+    parser.add_argument('--points', type=int, default=9,
+                        help='between the checkpoints, default 9')
+    parser.add_argument('--images', type=int, help='a random choice of so '
+                        'many test images, default: all')
+    parser.add_argument('--batches', type=int, default=20, metavar='N',
+                        help='training batches to estimate the statistics of '
+                        'batch norms from, default 20; 0 leaves the second '
+                        'curve out')
+    parser.add_argument('--seed', type=int, default=0,
+                        help='of the choice of images and batches')
+    parser.add_argument('--metric', help='to show; all are kept in the JSON')
+    parser.add_argument('--json', metavar='FILE', help='results; an existing '
+                        'file of the same run is continued')
+    parser.add_argument('--out', metavar='FILE', help='picture to write')
+    parser.add_argument('--merge', nargs='+', metavar='[NAME=]FILE',
+                        help='JSON files to show together')
+    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--data-root', help='as for tools/test.py')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
+                        default={}, metavar='KEY=VALUE')
+    args = parser.parse_args()
+    if bool(args.merge) == bool(args.second):
+        parser.error('expected either CONFIG FIRST SECOND or --merge')
+    if args.points < 1 or args.batches < 0:
+        parser.error('--points must be at least 1 and --batches at least 0')
+    return args
+
+
+def main():
+    args = parse_args()
+    if args.merge:
+        results = {}
+        for text in args.merge:
+            name, _, file = text.rpartition('=')
+            results[name or Path(file).stem] = read_result(file)
+        if args.json:
+            write_json(args.json, results)
+    else:
+        interpolation = prepare(args)
+        results = {Path(args.config).stem: interpolation.run(progress)}
+    print_table(results, args.metric)
+    if args.out:
+        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+        plot_interpolations(results, args.metric).savefig(args.out)
+        print(f'written: {args.out}')
+
+
+def prepare(args):
+    names = args.first, args.second
+    for name in names:
+        cli.require_file(name, 'checkpoint')
+    loaders = ('test_dataloader', 'train_dataloader')
+    cfg = cli.load_config(argparse.Namespace(
+        config=args.config, cfg_options=args.cfg_options, local_rank=0,
+        data_root=args.data_root, launcher='none', work_dir=None),
+        loaders[:1 + bool(args.batches)])
+    model = cli.build_model(cfg)
+    pair = load_pair(model, names)
+    if args.batches and not find_norms(model):
+        raise InputError(f'{args.config} has no batch norm whose statistics '
+                         'could be estimated anew: give --batches 0')
+    settings = dict(
+        config=Path(args.config).name, seed=args.seed,
+        checkpoints=[Path(name).name for name in names],
+        digests=[hashlib.sha256(Path(name).read_bytes()).hexdigest()[:16]
+                 for name in names])
+    return Interpolation(
+        model.to(args.device), pair, TestSet(cfg, args.images, args.seed),
+        args.points, training_batches(cfg, args.batches, args.seed),
+        args.json, settings)
+
+
+def progress(iterable, text):
+    return tqdm(iterable, desc=text, unit='batch', leave=False)
+
+
+def print_table(results, metric):
+    """Print all points, then variances between the endpoints."""
+    columns = {}
+    for name, result in results.items():
+        shown = choose_metric(result, metric)
+        for curve in result['curves']:
+            label = f'{name}, {shown}'
+            if curve == 'reestimated':
+                label += ', BN re-estimated'
+            columns[label] = (dict(curve_points(result, curve, shown)),
+                              result['summary'][curve][shown])
+    ts = sorted({t for points, _ in columns.values() for t in points})
+    for i, (label, _) in enumerate(columns.items()):
+        print(f'({i + 1}) {label}')
+    print(text_table(
+        ('t', *(f'({i + 1})' for i in range(len(columns)))),
+        [(f'{t:.2f}', *(points.get(t) for points, _ in columns.values()))
+         for t in ts]
+        + [(what, *(summary[what] for _, summary in columns.values()))
+           for what in ('mean', 'least', 'variance')]))
+    print('\nIn percent; mean, least and population variance are of the '
+          'points between the checkpoints.')
+
+
+if __name__ == '__main__':
+    with cli.short_messages('Interrupted. The same command with --json goes '
+                            'on from the last point.'):
+        main()

@@ -1,0 +1,76 @@
+"""Draw training and test loss of several runs: Figures 1(a) and 2(d).
+
+    python tools/analysis/plot_losses.py ANN=WORK_DIR CNN=WORK_DIR \\
+        --out losses.png --json losses.json
+
+Runs without a logged test loss, such as detectors, are drawn with their
+validation metric.
+"""
+import argparse
+from pathlib import Path
+
+from mmadder.analysis.losses import (choose_curve, plot_losses, read_curves,
+                                     summarize)
+from mmadder.analysis.recording import parse_runs
+from mmadder.analysis.tables import text_table, write_json
+from mmadder.engine import cli
+
+ROWS = 12  # of the table of losses
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('runs', nargs='+', metavar='[NAME=]WORK_DIR')
+    parser.add_argument('--metric', help='validation curve, default: '
+                        'test/loss if all runs have it, else accuracy or mAP')
+    parser.add_argument('--out', metavar='FILE', help='picture to write, '
+                        'such as losses.png or losses.pdf')
+    parser.add_argument('--json', metavar='FILE', help='write all points')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    runs = {name: read_curves(path)
+            for name, path in parse_runs(args.runs).items()}
+    metric = choose_curve(runs, args.metric)
+    summaries = {name: summarize(run, metric) for name, run in runs.items()}
+    print(text_table(
+        ('run', 'train loss', f'{metric}: last', 'best', 'at', 'wobble',
+         'worst step', 'not finite'),
+        [(name, s['train'], s['last'], s['best'], s['best_step'],
+          s['wobble'], s['worst_step'], s['not_finite'])
+         for name, s in summaries.items()]))
+    print('\nwobble: mean distance of a validation from the mean of its two '
+          'neighbours, behind the\nfirst fifth; worst step: the largest step '
+          f'for the worse there.\n\n{metric}')
+    print_points(runs, metric)
+    if args.json:
+        write_json(args.json, dict(metric=metric, runs={
+            name: dict(run, summary=summaries[name])
+            for name, run in runs.items()}))
+        print(f'written: {args.json}')
+    if args.out:
+        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+        plot_losses(runs, metric).savefig(args.out)
+        print(f'written: {args.out}')
+
+
+def print_points(runs, metric):
+    points = {name: dict(run['validation'][metric])
+              for name, run in runs.items()}
+    steps = sorted({step for values in points.values() for step in values})
+    shown = steps[::-(-len(steps) // ROWS)]
+    if steps[-1] not in shown:
+        shown.append(steps[-1])
+    unit = next(iter(runs.values()))['unit']
+    print(text_table((unit, *points), [
+        (step, *(values.get(step) for values in points.values()))
+        for step in shown]))
+
+
+if __name__ == '__main__':
+    with cli.short_messages('Interrupted.'):
+        main()
