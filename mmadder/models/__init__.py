@@ -1,5 +1,8 @@
-from .backbones import AdderResNet, AdderResNetCIFAR
+from .backbones import AdderCSPDarknet, AdderResNet, AdderResNetCIFAR
 from .heads import BNLogitsHead
 from .necks import AdderFPN
 
-__all__ = ['AdderFPN', 'AdderResNet', 'AdderResNetCIFAR', 'BNLogitsHead']
+__all__ = [
+    'AdderCSPDarknet', 'AdderFPN', 'AdderResNet', 'AdderResNetCIFAR',
+    'BNLogitsHead'
+]

@@ -102,7 +102,8 @@ def is_adder_or_conv(module):
 
 def test_all_configs_are_tested():
     found = [path.relative_to(CONFIGS).as_posix()
-             for path in CONFIGS.glob('[!_]*/*.py')]
+             for path in CONFIGS.glob('[!_]*/*.py')
+             if path.parent.name != 'coco']  # see test_coco.py
     assert sorted(found) == NAMES
 
 
