@@ -1,7 +1,7 @@
 """MMDetection's detectors become adder detectors by config alone."""
+import math
 from pathlib import Path
 
-import mmdet
 import numpy as np
 import pytest
 import torch
@@ -15,10 +15,12 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData
 from torch import nn
 
+from mmadder.engine import spare_adders
 from mmadder.layers import AdderConv2d
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
-SIZE = 64
+# Several pixels in each level: a batch norm of two values has no gradient.
+SIZE = 64, 256
 # ResNet-18 has 19 adders. The FPN has 8: four laterals and outputs each, or
 # three, and two extra levels.
 ADDERS = {
@@ -28,13 +30,13 @@ ADDERS = {
     'mask-rcnn_ann-awn-r18_ann-awn-fpn_8xb2-1x_coco': 27,
     'retinanet_ann-awn-r18_ann-awn-fpn_8xb2-1x_coco': 27,
     'yolox_ann-awn-s_ann-awn-pafpn_8xb8-300e_coco': 61}
-BASES = {name: base for name, base in zip(sorted(ADDERS), (
+BASES = dict(zip(ADDERS, (
     'atss/atss_r50_fpn_1x_coco.py',
     'cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py',
     'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
     'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
     'retinanet/retinanet_r50_fpn_1x_coco.py',
-    'yolox/yolox_s_8xb8-300e_coco.py'))}
+    'yolox/yolox_s_8xb8-300e_coco.py')))
 
 
 def load(name):
@@ -78,17 +80,17 @@ def random_scenes():
     samples = []
     for label in (0, 1):
         boxes = HorizontalBoxes(torch.tensor([[8., 8., 40., 44.]]))
-        mask = np.zeros((1, SIZE, SIZE), dtype=np.uint8)
+        mask = np.zeros((1, *SIZE), dtype=np.uint8)
         mask[:, 8:44, 8:40] = 1
         samples.append(DetDataSample(
-            metainfo=dict(img_id=label, img_shape=(SIZE, SIZE),
-                          ori_shape=(SIZE, SIZE), scale_factor=(1., 1.)),
+            metainfo=dict(img_id=label, img_shape=SIZE, ori_shape=SIZE,
+                          scale_factor=(1., 1.)),
             gt_instances=InstanceData(
                 bboxes=boxes, labels=torch.tensor([label]),
-                masks=BitmapMasks(mask, SIZE, SIZE)),
+                masks=BitmapMasks(mask, *SIZE)),
             ignored_instances=InstanceData(
                 bboxes=boxes[:0], labels=torch.zeros(0, dtype=torch.long))))
-    pictures = torch.randint(0, 256, (2, 3, SIZE, SIZE), dtype=torch.uint8)
+    pictures = torch.randint(0, 256, (2, 3, *SIZE), dtype=torch.uint8)
     return dict(inputs=list(pictures), data_samples=samples)
 
 
@@ -125,7 +127,31 @@ def test_detector_steps_and_predicts(name):
         assert sample.pred_instances.scores.isfinite().all()
         assert (sample.pred_instances.labels < 80).all()
         if 'mask' in name:
-            assert sample.pred_instances.masks.shape[1:] == (SIZE, SIZE)
+            assert sample.pred_instances.masks.shape[1:] == SIZE
+
+
+def test_fcos_clips_the_gradients_of_others_only():
+    """A bound of 35 in MMDetection's config; the adders' norm is hundreds."""
+    model, optim_wrapper = build(load(next(n for n in ADDERS if 'fcos' in n)))
+    assert optim_wrapper.clip_grad_kwargs['max_norm'] == 35
+    spare_adders(optim_wrapper)
+    raw, norms = {}, {}
+    for key, parameter in model.named_parameters():
+        parameter.register_post_accumulate_grad_hook(
+            lambda p, key=key: raw.update({key: p.grad.norm().item()}))
+    optim_wrapper.optimizer.register_step_pre_hook(lambda *args: norms.update({
+        key: p.grad.norm().item() for key, p in model.named_parameters()}))
+    data = model.data_preprocessor(random_scenes(), training=True)
+    loss, _ = model.parse_losses(model.train()(**data, mode='loss'))
+    optim_wrapper.update_params(100 * loss)  # a bad batch
+    spared = {f'{key}.{part}' for key in adders(model)
+              for part in ('weight', 'awn.nu', 'awn.upsilon')}
+    others = set(norms) - spared
+    assert math.hypot(*(raw[key] for key in others)) > 35
+    assert math.hypot(*(norms[key] for key in others)) == pytest.approx(
+        35, rel=1e-4)
+    assert all(norms[key] == raw[key] for key in spared)
+    assert math.hypot(*(norms[key] for key in spared)) > 500
 
 
 @pytest.mark.parametrize('name', ADDERS)
@@ -148,8 +174,7 @@ def test_all_but_the_stem_are_adders_behind_a_trained_norm(name):
 @pytest.mark.parametrize('name, base', BASES.items())
 def test_a_config_differs_in_backbone_neck_and_awn_only(name, base):
     ours = Config.fromfile(CONFIGS / 'coco' / f'{name}.py').to_dict()
-    path = Path(mmdet.__file__).parent / '.mim' / 'configs' / base
-    theirs = Config.fromfile(path).to_dict()
+    theirs = Config.fromstring(f"_base_ = 'mmdet::{base}'", '.py').to_dict()
     custom_keys = ours['optim_wrapper']['paramwise_cfg'].pop('custom_keys')
     assert custom_keys == {'.awn.': dict(lr_mult=1e-5, decay_mult=0.)}
     theirs['optim_wrapper'].setdefault('paramwise_cfg', {})
@@ -161,10 +186,9 @@ def test_a_config_differs_in_backbone_neck_and_awn_only(name, base):
     assert ours.pop('custom_imports')['imports'] == ['mmadder']
     for cfg in (ours, theirs):
         del cfg['model']['backbone']
-    neck = dict(theirs['model'].pop('neck'))
-    own_neck = ours['model'].pop('neck')
-    changed = {key for key in neck if neck[key] != own_neck[key]}
-    assert changed <= {'type', 'in_channels'}
+    neck, own_neck = theirs['model'].pop('neck'), ours['model'].pop('neck')
+    assert {key for key in neck if neck[key] != own_neck[key]} <= {
+        'type', 'in_channels'}
     if 'fcos' in name:  # the base is for Caffe's weights
         del ours['model']['data_preprocessor']
         del theirs['model']['data_preprocessor']

@@ -218,7 +218,8 @@ def test_accumulation_without_the_hook(run):
 def test_loss_scale_is_found_in_the_config(
         config, eta, warned, warnings, run_config):
     run_config(config)
-    step(torch.optim.SGD(model(None, eta).parameters(), lr=.1))
+    net = model(None, eta)
+    step(torch.optim.SGD(net.parameters(), lr=.1))
     assert len(warnings) == warned
     assert all(LOSS_MESSAGE in text for text in warnings)
 
@@ -249,7 +250,8 @@ def test_clipping_without_the_hook(run):
 def test_clipping_is_found_in_the_config(
         config, eta, warned, warnings, run_config):
     run_config(config)
-    step(torch.optim.SGD(model(None, eta).parameters(), lr=.1))
+    net = model(None, eta)
+    step(torch.optim.SGD(net.parameters(), lr=.1))
     assert len(warnings) == warned
     for text in warnings:
         assert CLIP_MESSAGE in text
