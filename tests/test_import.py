@@ -30,11 +30,11 @@ def link(source, target, leave_out):
 
 def test_import_fills_the_root_registries():
     for registry, names in (
-            ('MODELS', ('AWN', 'WS', 'AdderConv2d', 'AdderFPN',
-                        'AdderResNet', 'AdderResNetCIFAR',
+            ('MODELS', ('AWN', 'WS', 'AdderCSPDarknet', 'AdderConv2d',
+                        'AdderFPN', 'AdderResNet', 'AdderResNetCIFAR',
                         'BNLogitsHead')),
-            ('HOOKS', ('CheckpointCheckHook', 'LossScaleHook',
-                       'RobustInferenceHook')),
+            ('HOOKS', ('AdderClipGradHook', 'CheckpointCheckHook',
+                       'LossScaleHook', 'RobustInferenceHook')),
             ('DATASETS', ('CIFAR10Images', 'CheckedXMLDataset')),
             ('TRANSFORMS', ('CheckedLoadImageFromFile', ))):
         for name in names:

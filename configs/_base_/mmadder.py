@@ -4,6 +4,8 @@ custom_hooks = [
     # Adder gradients ignore the loss scale of mixed precision and of gradient
     # accumulation: this hook hands it to the layers.
     dict(type='LossScaleHook'),
+    # They have norms of hundreds: where gradients are clipped, not theirs.
+    dict(type='AdderClipGradHook'),
     # Test and resume only with a checkpoint in which every key fits.
     dict(type='CheckpointCheckHook'),
 ]

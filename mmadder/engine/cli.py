@@ -19,7 +19,7 @@ from mmadder.engine.data_root import (DATALOADERS, replace_data_root,
                                       require_data_roots)
 from mmadder.errors import InputError
 
-HOOKS = ('LossScaleHook', 'CheckpointCheckHook')
+HOOKS = ('LossScaleHook', 'AdderClipGradHook', 'CheckpointCheckHook')
 INTERRUPTED = 128 + 2  # the shell's exit code for Ctrl-C
 WRONG_INPUT = 2  # argparse's
 

@@ -5,6 +5,7 @@ reaches a config that has nothing of ours but ``custom_imports`` and a
 ``conv_cfg``, and training loops without a runner.
 """
 import logging
+import math
 import re
 import weakref
 
@@ -36,6 +37,15 @@ config:
 
 custom_hooks = [dict(type='LossScaleHook')]"""
 
+CLIP_GRAD_WARNING = """\
+clip_grad counts the gradients of adder weights: local scaling gives them a \
+norm of about {norm:.3g}, whatever the loss, so that a usual bound shrinks \
+every step of all parameters. Add to the config:
+
+custom_hooks = [dict(type='AdderClipGradHook')]
+
+(In one list with your other custom_hooks.)"""
+
 _checked = weakref.WeakSet()
 
 
@@ -49,7 +59,8 @@ def check_at_first_step(optimizer, args, kwargs):
     _checked.add(optimizer)
     layers = find_adders(optimizer)
     for text in (check_awn_learning_rate(optimizer, layers),
-                 check_loss_scale(layers)):
+                 check_loss_scale(layers),
+                 check_clip_grad(layers)):
         if text is not None:
             print_log(text, logger='current', level=logging.WARNING)
 
@@ -95,13 +106,28 @@ def check_awn_learning_rate(optimizer, layers):
 
 def check_loss_scale(layers):
     """Return a warning if the runner's config lacks LossScaleHook."""
-    config = MessageHub.get_current_instance().get_info('cfg') or ''
+    config = _config()
     if 'LossScaleHook' in config or all(
             layer.eta is None for layer in layers):
         return None
     causes = re.search(
         r'AmpOptimWrapper|accumulative_counts=(?!1\b)\d+', config)
     return causes and LOSS_SCALE_WARNING.format(cause=causes[0])
+
+
+def check_clip_grad(layers):
+    """Return a warning if the runner's config clips gradients of adders."""
+    config = _config()
+    if 'clip_grad=dict(' not in config or 'AdderClipGradHook' in config:
+        return None
+    norm = math.sqrt(sum(
+        layer.weight.numel() * layer.eta**2 for layer in layers
+        if layer.weight.requires_grad and layer.eta is not None))
+    return CLIP_GRAD_WARNING.format(norm=norm) if norm else None
+
+
+def _config():
+    return MessageHub.get_current_instance().get_info('cfg') or ''
 
 
 register_optimizer_step_pre_hook(check_at_first_step)

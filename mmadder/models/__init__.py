@@ -1,7 +1,8 @@
-from .backbones import AdderResNet, AdderResNetCIFAR
+from .backbones import AdderCSPDarknet, AdderResNet, AdderResNetCIFAR
 from .heads import BNLogitsHead
 from .necks import AdderFPN, AdderPAFPN
 
 __all__ = [
-    'AdderFPN', 'AdderPAFPN', 'AdderResNet', 'AdderResNetCIFAR', 'BNLogitsHead'
+    'AdderCSPDarknet', 'AdderFPN', 'AdderPAFPN', 'AdderResNet',
+    'AdderResNetCIFAR', 'BNLogitsHead'
 ]

@@ -3,10 +3,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from cpu_amp import CpuAmpOptimWrapper
 from mmengine._strategy.deepspeed import DeepSpeedOptimWrapper
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
-from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
@@ -27,18 +28,6 @@ class Model(BaseModel):
     def forward(self, inputs, factor, mode='loss'):
         output = self.conv(inputs)
         return dict(loss=(factor.view(-1, 1, 1, 1) * output.square()).sum())
-
-
-class CpuAmpOptimWrapper(AmpOptimWrapper):
-    """AmpOptimWrapper, which accepts no CPU, with a scaler for it."""
-
-    def __init__(self, **kwargs):
-        OptimWrapper.__init__(self, **kwargs)
-        self.loss_scaler = torch.amp.GradScaler('cpu', init_scale=65536.)
-        self._scale_update_param = None
-        self.cast_dtype = None
-
-    optim_context = OptimWrapper.optim_context
 
 
 class Recorder(Hook):

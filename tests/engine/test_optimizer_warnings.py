@@ -51,6 +51,7 @@ default_hooks = dict(checkpoint=None)
 '''
 AWN_MESSAGE = 'adaptive weight normalization'
 LOSS_MESSAGE = 'trained with a scaled loss'
+CLIP_MESSAGE = 'clip_grad counts the gradients of adder weights'
 LINES = re.compile(r'Add to the config:\n\n(.*?)(?:\n\n|\n\d{4}/|\Z)', re.S)
 
 
@@ -87,6 +88,15 @@ def warnings():
     logger.addHandler(collector)
     yield texts
     logger.removeHandler(collector)
+
+
+@pytest.fixture
+def run_config():
+    """Return a function that sets the text of the current run's config."""
+    hub = MessageHub.get_current_instance()
+    before = hub.get_info('cfg')
+    yield lambda text: hub.update_info('cfg', text)
+    hub.update_info('cfg', before)
 
 
 def model(weight_norm='AWN', eta=.2):
@@ -205,14 +215,44 @@ def test_accumulation_without_the_hook(run):
     ('', .2, False),
     (None, .2, False),
 ])
-def test_loss_scale_is_found_in_the_config(config, eta, warned, warnings):
-    hub = MessageHub.get_current_instance()
-    before = hub.get_info('cfg')
-    hub.update_info('cfg', config)
-    try:
-        net = model(None, eta)
-        step(torch.optim.SGD(net.parameters(), lr=.1))
-    finally:
-        hub.update_info('cfg', before)
+def test_loss_scale_is_found_in_the_config(
+        config, eta, warned, warnings, run_config):
+    run_config(config)
+    net = model(None, eta)
+    step(torch.optim.SGD(net.parameters(), lr=.1))
     assert len(warnings) == warned
     assert all(LOSS_MESSAGE in text for text in warnings)
+
+
+# -------------------------------------------------------------- clipping --
+
+
+def test_clipping_without_the_hook(run):
+    lines = ('optim_wrapper = dict(clip_grad=dict(max_norm=35), '
+             'paramwise_cfg=dict('
+             "custom_keys={'.awn.': dict(lr_mult=1e-5)}))\n")
+    log, _ = run('missing', lines)
+    assert log.count(CLIP_MESSAGE) == 1 and AWN_MESSAGE not in log
+    log, _ = run('mended', lines + LINES.search(log)[1])
+    assert CLIP_MESSAGE not in log
+
+
+@pytest.mark.parametrize('config, eta, warned', [
+    ('optim_wrapper = dict(clip_grad=dict(max_norm=35))', .2, True),
+    ("optim_wrapper = dict(clip_grad=dict(type='value', clip_value=1))", .2,
+     True),
+    ('optim_wrapper = dict(clip_grad=dict(max_norm=35))', None, False),
+    ('optim_wrapper = dict(clip_grad=dict(max_norm=35))\n'
+     "custom_hooks = [dict(type='AdderClipGradHook')]", .2, False),
+    ('optim_wrapper = dict(clip_grad=None)', .2, False),
+    (None, .2, False),
+])
+def test_clipping_is_found_in_the_config(
+        config, eta, warned, warnings, run_config):
+    run_config(config)
+    net = model(None, eta)
+    step(torch.optim.SGD(net.parameters(), lr=.1))
+    assert len(warnings) == warned
+    for text in warnings:
+        assert CLIP_MESSAGE in text
+        assert 'norm of about 2.08' in text  # .2 * sqrt(4 * 27)
