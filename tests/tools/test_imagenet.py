@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from official_adder_net import make_adder_net
 
 from mmadder.engine.checkpoint import read_state_dict
 
@@ -89,3 +90,18 @@ def test_given_number_of_classes(run, image_folder, tmp_path, capsys):
     assert len(read_state_dict(path)['head.fc.weight']) == 2
     classes = torch.load(path, weights_only=False)['meta']['dataset_meta']
     assert classes == dict(classes=('0', '1'))
+
+
+@pytest.mark.slow
+def test_import_of_the_official_resnet50(run, tmp_path, capsys):
+    """Its norm on the logits by options; outputs agree to 1e-5, or fail."""
+    torch.save(make_adder_net(50).state_dict(), 'official.pth')
+    run('convert_checkpoint.py', config('ann-resnet50'), 'official.pth',
+        'ann.pth', '--cfg-options', 'model.head.type=BNLogitsHead',
+        'model.head.bias=True', 'model.head.num_classes=12')
+    assert 'outputs deviate by' in capsys.readouterr().out
+    run('convert_checkpoint.py', config('ann-awn-resnet50'), 'ann.pth',
+        'awn.pth', '--cfg-options', 'model.head.type=BNLogitsHead',
+        'model.head.bias=True', 'model.head.num_classes=12')
+    assert 'head.bn.weight' in read_state_dict('awn.pth')
+    assert 'backbone.layer1.0.conv3.awn.nu' in read_state_dict('awn.pth')
