@@ -147,14 +147,14 @@ def _taps(layer, input, output):
 
 @contextlib.contextmanager
 def _recorded(model, calls):
-    """Note the taps of each call; plain 2d layers return zeros at once."""
+    """Note the taps of each call; the usual layers return zeros at once."""
     training = {layer: layer.training for layer in model.modules()}
     layers = [m for m in model.modules() if isinstance(m, COUNTED)]
     hooks = [layer.register_forward_hook(
         lambda layer, inputs, output: calls[layer].append(
             _taps(layer, inputs[0], output))) for layer in layers]
     shortened = [layer for layer in layers
-                 if type(layer) in (nn.Conv2d, AdderConv2d)]
+                 if type(layer) in (nn.Conv2d, nn.Linear, AdderConv2d)]
     for layer in shortened:
         layer.forward = _Zeros(layer)
     try:
@@ -171,13 +171,15 @@ def _recorded(model, calls):
 
 
 class _Zeros:
-    """Forward of a 2d layer without its work: the right shape only."""
+    """Forward of a layer without its work: the right shape only."""
 
     def __init__(self, layer):
         self.layer = layer
 
     def __call__(self, input):
         layer = self.layer
+        if isinstance(layer, nn.Linear):
+            return input.new_zeros(*input.shape[:-1], layer.out_features)
         size = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in
                 zip(input.shape[2:], layer.kernel_size, layer.stride,
                     layer.padding, layer.dilation)]
