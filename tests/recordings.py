@@ -6,9 +6,6 @@ import numpy as np
 LAYERS = {'backbone.conv1': 'conv', 'backbone.layer1.0.conv1': 'adder',
           'backbone.layer1.0.conv2': 'adder', 'neck.fpn_convs.0.conv':
           'adder'}
-MODEL = '''model = dict(type='mmpretrain.ImageClassifier')
-default_scope = 'mmpretrain'
-'''
 
 
 def statistics(kind, epoch, growth):
@@ -42,10 +39,11 @@ def write_records(folder, epochs, growth=1.1, layers=LAYERS, change=None):
             arrays = {}
             for name, entry in entries.items():
                 for quantity in ('weight', 'filter', 'feature', 'normalized'):
-                    if entry.get(f'{quantity}_var') is None:
+                    mean, var = (entry.get(f'{quantity}_{what}')
+                                 for what in ('mean', 'var'))
+                    if mean is None or var is None:
                         continue
-                    values = entry[f'{quantity}_mean'] + entry[
-                        f'{quantity}_var']**.5 * rng.standard_normal(20000)
+                    values = mean + var**.5 * rng.standard_normal(20000)
                     counts, edges = np.histogram(values, 100)
                     arrays[f'{name}/{quantity}'] = counts
                     arrays[f'{name}/{quantity}/range'] = edges[[0, -1]]

@@ -106,6 +106,14 @@ class Recording:
             f'{", ".join(known) or "nothing"}: values were not finite, or '
             'no batch norm follows')
 
+    def has_histogram(self, layer, quantity, step):
+        """Whether :meth:`histogram` has something to give."""
+        try:
+            self.histogram(layer, quantity, step)
+        except InputError:
+            return False
+        return True
+
     def require_layer(self, layer):
         """Raise InputError, with the nearest name, unless recorded."""
         if layer not in self.layers:

@@ -183,14 +183,15 @@ def features_of(recording, layer=None, count=3):
     """Describe one layer's features over the training, for Figure 3.
 
     Returns:
-        list[dict]: of :func:`mmadder.analysis.distributions.describe`;
-        empty without histograms.
+        list[dict]: of :func:`mmadder.analysis.distributions.describe`,
+        without steps whose values were not finite; empty without histograms.
     """
     if not recording.histograms:
         return []
     layer = layer or recording.default_layer()
     return [describe(recording, layer, 'feature', step)
-            for step in spread_steps(recording, count)]
+            for step in spread_steps(recording, count)
+            if recording.has_histogram(layer, 'feature', step)]
 
 
 def _features(recording, layer):

@@ -45,7 +45,7 @@ class TinyAdder(nn.Module):
         self.bn = nn.BatchNorm2d(6)
 
     def forward(self, x):
-        return (self.bn(self.conv(x)).relu().mean((2, 3)), )
+        return (self.bn(self.conv(x)).mean((2, 3)), )
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import hashlib
 from pathlib import Path
 
 from mmengine.config import DictAction
+from mmengine.logging import MMLogger
 from tqdm import tqdm
 
 from mmadder.analysis.checkpoint_pair import load_pair
@@ -73,6 +74,8 @@ def main():
         if args.json:
             write_json(args.json, results)
     else:
+        # One table of metrics per point, between progress bars, is no help.
+        MMLogger.get_current_instance().setLevel('WARNING')
         interpolation = prepare(args)
         results = {Path(args.config).stem: interpolation.run(progress)}
     print_table(results, args.metric)
