@@ -174,6 +174,7 @@ def plot_epochs(panels, unit='epoch', columns=None):
     for axis in axes[:len(panels)]:
         axis.set_xlim(min(low for low, _ in ranges),
                       max(high for _, high in ranges))
+        axis.locator_params(axis='x', nbins=5)
     for axis in axes[len(panels):]:
         axis.set_axis_off()
     return figure

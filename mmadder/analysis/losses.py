@@ -138,6 +138,19 @@ def summarize(run, metric):
         train=run['train'][-1][1] if run['train'] else None)
 
 
+def loss_gap(run):
+    """How many times as large as the training loss the test loss became.
+
+    Returns:
+        tuple | None: (ratio, step) of the largest; None without test loss.
+    """
+    train = dict(run['train'])
+    ratios = [(loss / train[step], step)
+              for step, loss in run['validation'].get(TEST_LOSS, ())
+              if train.get(step, 0) > 0 and math.isfinite(loss)]
+    return max(ratios, default=None)
+
+
 def plot_losses(runs, metric):
     """Draw training loss (dashed) and a validation curve of each run.
 

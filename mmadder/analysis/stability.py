@@ -4,7 +4,7 @@ import math
 import numpy as np
 
 from .distributions import describe, spread_steps
-from .losses import summarize
+from .losses import loss_gap, summarize
 
 # A quantity of a layer, as its growth is shown.
 GROWTH = dict(filter_var='variance of weights',
@@ -13,6 +13,7 @@ GROWTH = dict(filter_var='variance of weights',
 # shifts what it should centre.
 LAG = 0.25
 GROWN = 2.  # times
+GAP = 2.  # test loss over training loss
 
 
 def growth(recording, layer, key):
@@ -76,13 +77,14 @@ def study_run(curves, recording, metric):
         recording (Recording, optional)
         metric (str): the validation curve to judge by.
     Returns:
-        dict: ``curve``, of :func:`mmadder.analysis.losses.summarize`; with a
+        dict: ``curve``, of :func:`mmadder.analysis.losses.summarize`;
+        ``loss_gap``, of :func:`mmadder.analysis.losses.loss_gap`; with a
         recording also ``layers``, name to ``kind``, ``growth`` by quantity,
         ``lag`` (mean over the training), ``features`` ((mean, std) at first
         and last), ``filter_var``; their medians in ``typical``; ``worst``,
         the layer that grew most, by quantity; ``not_finite``.
     """
-    study = dict(curve=summarize(curves, metric))
+    study = dict(curve=summarize(curves, metric), loss_gap=loss_gap(curves))
     if recording is None:
         return study
     layers = {}
@@ -140,6 +142,10 @@ def verdicts(studies, metric):
             parts.append('least steady curve' + (
                 f', {times:.1f} times the wobble of {finite[0]}'
                 if times < 1000 else ''))
+        gap = studies[name]['loss_gap']
+        if gap and gap[0] >= GAP:
+            parts.append(f'test loss was up to {gap[0]:.2g} times the '
+                         f'training loss, at {gap[1]}')
         parts += _layer_verdicts(studies[name])
         found.append((name, _sentence(parts) or 'nothing stands out.'))
     return found

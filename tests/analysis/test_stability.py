@@ -11,8 +11,8 @@ from recordings import write_records, write_run, write_scalars
 from mmadder.analysis.distributions import (describe, fit, moments,
                                             plot_epochs, plot_fits,
                                             spread_steps)
-from mmadder.analysis.losses import (choose_curve, plot_losses, read_curves,
-                                     smoothness, summarize)
+from mmadder.analysis.losses import (choose_curve, loss_gap, plot_losses,
+                                     read_curves, smoothness, summarize)
 from mmadder.analysis.recording import parse_runs, read_recording
 from mmadder.analysis.stability import growth, lag, study_run, verdicts
 from mmadder.analysis.stability_report import write_stability_report
@@ -97,6 +97,8 @@ def test_curves_of_a_run(tmp_path):
     assert run['train'][0] == (1, pytest.approx((3 / 5 + 3 / 10) / 2))
     found = summarize(run, 'pascal_voc/mAP')
     assert (found['best'], found['best_step'], found['last']) == (90, 3, 80)
+    # Training loss is 3 / step at steps 35 and 40 of the fourth epoch.
+    assert loss_gap(run) == (pytest.approx(3 / (3 / 70 + 3 / 80)), 4)
     found = summarize(run, 'test/loss')
     assert (found['best'], found['best_step'], found['last']) == (.5, 3, 3)
     assert len(plot_losses(dict(a=run), 'test/loss').axes) == 1

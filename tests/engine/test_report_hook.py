@@ -90,7 +90,8 @@ def runner(voc, tmp_path):
                     classes=CLASSES), pipeline=PIPELINE, test_mode=True,
                 **DATASETS[kind]))
         return Runner.from_cfg(Config(dict(
-            model=dict(type='Clairvoyant', predicts=predicts), work_dir=str(tmp_path),
+            model=dict(type='Clairvoyant', predicts=predicts),
+            work_dir=str(tmp_path),
             train_dataloader=loader, val_dataloader=loader,
             test_dataloader=loader, train_cfg=loop or dict(
                 by_epoch=True, max_epochs=2),

@@ -90,10 +90,9 @@ def prepare(args):
     for name in names:
         cli.require_file(name, 'checkpoint')
     loaders = ('test_dataloader', 'train_dataloader')
-    cfg = cli.load_config(argparse.Namespace(
-        config=args.config, cfg_options=args.cfg_options, local_rank=0,
-        data_root=args.data_root, launcher='none', work_dir=None),
-        loaders[:1 + bool(args.batches)])
+    options = cli.make_parser('').parse_args([args.config])
+    options.data_root, options.cfg_options = args.data_root, args.cfg_options
+    cfg = cli.load_config(options, loaders[:1 + bool(args.batches)])
     model = cli.build_model(cfg)
     pair = load_pair(model, names)
     if args.batches and not find_norms(model):

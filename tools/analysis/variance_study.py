@@ -116,10 +116,9 @@ def study_run(args):
 def study_checkpoint(args):
     config, checkpoint = args.network
     cli.require_file(checkpoint, 'checkpoint')
-    cfg = cli.load_config(argparse.Namespace(
-        config=config, cfg_options=args.cfg_options, local_rank=0,
-        data_root=args.data_root, launcher='none', work_dir=None),
-        ('test_dataloader', ))
+    options = cli.make_parser('').parse_args([config])
+    options.data_root, options.cfg_options = args.data_root, args.cfg_options
+    cfg = cli.load_config(options, ('test_dataloader', ))
     model = cli.build_model(cfg)
     load_pretrained(model, checkpoint)
     batch = test_batch(cfg, args.images, args.seed)
