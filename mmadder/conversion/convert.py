@@ -25,30 +25,47 @@ def convert_checkpoint(state_dict, model, source=None, recorded=None):
         recorded (dict[str, str], optional): variants of the parts, from
             :func:`mmadder.engine.variants.recorded_variants`.
     Returns:
-        (dict[str, Tensor], float): the converted state dict, and the largest
-        deviation of its outputs on noise, relative to the largest output:
-        logits of a classifier, features of a detector, both in float64.
+        (dict[str, Tensor], float, float): the converted state dict; the
+        largest deviation of its outputs on noise, relative to the largest
+        output, before it is rounded to the model's dtype; and after. Outputs
+        are logits of a classifier or features of a detector, in float64.
     Raises:
         InputError: the source is unknown, not what is recorded, does not fit
-            the model, or the outputs deviate by more than 1e-5.
+            the model, or the outputs deviate by more than 1e-5, after
+            rounding by more than those of the source in its own dtype.
     """
     source = _find_source(state_dict, source, set((recorded or {}).values()))
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64,
                          generator=torch.Generator().manual_seed(0))
-    ours = from_official(state_dict) if source == 'official' else state_dict
-    variant = 'ann' if source == 'official' else source
+    exact = {key: value.double() if value.is_floating_point() else value
+             for key, value in state_dict.items()}
+    ours, variant = (from_official(exact), 'ann') \
+        if source == 'official' else (exact, source)
     converted = convert_variant(ours, variant, model)
-    expected = official_logits(state_dict, images) \
-        if source == 'official' else outputs(_load(
-            set_weight_norm(copy.deepcopy(model), variant), ours), images)
-    deviation = largest_deviation(
+    original = _load(
+        set_weight_norm(copy.deepcopy(model), variant).double(), ours)
+    expected = official_logits(exact, images) \
+        if source == 'official' else outputs(original, images)
+    deviation = largest_deviation(expected, outputs(
+        _load(copy.deepcopy(model).double(), converted), images))
+    like = {**state_dict, **model.state_dict()}
+    converted = {key: value.to(like[key].dtype)
+                 for key, value in converted.items()}
+    rounding = largest_deviation(
         expected, outputs(_load(model, converted), images))
-    if not deviation <= TOLERANCE:
+    _require_equal(deviation, TOLERANCE, source)
+    if not rounding <= TOLERANCE:
+        single = outputs(original, images, torch.float32)
+        _require_equal(rounding, largest_deviation(expected, single), source)
+    return converted, deviation, rounding
+
+
+def _require_equal(deviation, tolerance, source):
+    if not deviation <= tolerance:
         raise InputError(
-            f'the outputs of the converted {type(model).__name__} deviate by '
+            f'the outputs of the converted checkpoint deviate by '
             f'{deviation:.2g} from those of the {source} source, more than '
-            f'{TOLERANCE:g}: is it of another variant or architecture?')
-    return converted, deviation
+            f'{tolerance:.2g}: is it of another variant or architecture?')
 
 
 def _find_source(state_dict, source, recorded):
@@ -82,19 +99,20 @@ def _load(model, state_dict):
 
 
 @torch.no_grad()
-def outputs(model, images):
-    """Logits of a classifier or features of a detector, in float64.
+def outputs(model, images, dtype=torch.float64):
+    """Logits of a classifier or features of a detector.
 
     Args:
         model (nn.Module): of MMPretrain or MMDetection; a copy is used.
         images (Tensor): (N, 3, H, W), normalized.
+        dtype (torch.dtype): to compute in.
     Returns:
         Tensor | tuple of Tensor
     """
-    model = copy.deepcopy(model).double().eval()
+    model = copy.deepcopy(model).to(dtype).eval()
     if hasattr(model, 'head'):
-        return model(images.double(), mode='tensor')
-    return model.extract_feat(images.double())
+        return model(images.to(dtype), mode='tensor')
+    return model.extract_feat(images.to(dtype))
 
 
 def largest_deviation(expected, actual):

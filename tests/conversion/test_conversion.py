@@ -56,8 +56,9 @@ def check_import(official, model):
     images = torch.randn(2, 3, 40, 32)
     expected = copy.deepcopy(official).double()(images.double())
     state_dict = official.state_dict()
-    converted, deviation = convert_checkpoint(state_dict, model)
-    assert deviation < 1e-5
+    converted, deviation, rounding = convert_checkpoint(state_dict, model)
+    assert deviation < 1e-10
+    assert rounding < 1e-5
     fresh = copy.deepcopy(model)
     fresh.load_state_dict(converted)
     assert largest_deviation(expected, outputs(fresh, images)) < 1e-5
@@ -83,9 +84,10 @@ def test_lossless_conversions(trained, source, target):
     model = trained(source)
     images = torch.randn(2, 3, 32, 32)
     expected = outputs(model, images)
-    converted, deviation = convert_checkpoint(
+    converted, deviation, rounding = convert_checkpoint(
         model.state_dict(), set_weight_norm(classifier(20), target), source)
-    assert deviation < 1e-5
+    assert deviation < 1e-10
+    assert (rounding > deviation) == (source != target)
     other = set_weight_norm(classifier(20), target)
     other.load_state_dict(converted)
     assert largest_deviation(expected, outputs(other, images)) < 1e-5

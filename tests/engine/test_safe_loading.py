@@ -132,6 +132,17 @@ def test_other_files(tmp_path, content):
             torch.load(path)
 
 
+def test_pickled_tensors_are_read():
+    """Predictions in a file or from other processes go through torch.load."""
+    sent = dict(a=torch.rand(3), b=torch.zeros(2, 0, dtype=torch.half),
+                c=nn.Parameter(torch.rand(2)), d=torch.tensor([True]))
+    content = pickle.dumps(sent)
+    with safe_loading.data_only():
+        received = pickle.loads(content)
+    for key, value in sent.items():
+        torch.testing.assert_close(received[key], value, rtol=0, atol=0)
+
+
 def test_no_program_is_left_for_resuming(tmp_path):
     """MMEngine's Runner.resume executes meta['config']."""
     path = tmp_path / 'epoch_1.pth'
