@@ -72,6 +72,12 @@ def pictures(tmp_path):
     return folder
 
 
+def said(out, name):
+    """What the demo says of a picture; MMEngine logs to stdout, too."""
+    line, = [line for line in out.splitlines() if f'{name}: ' in line]
+    return line.split(f'{name}: ')[1]
+
+
 def test_detector(run, checkpoint, pictures, tmp_path):
     config = REPO / 'configs' / DETECTOR
     out, _ = run('image_demo.py', pictures, config, checkpoint(DETECTOR),
@@ -83,12 +89,11 @@ def test_detector(run, checkpoint, pictures, tmp_path):
     assert (drawn != plain).any()
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == [
         'a.png', 'b.jpg']
-    boxes = int(out.splitlines()[0].split()[-2])
-    assert boxes > 0
+    assert int(said(out, 'a.png').split()[0]) > 0
     out, _ = run('image_demo.py', pictures / 'a.png', config,
                  tmp_path / 'random.pth', '--out', tmp_path / 'none',
                  '--score-thr', 1, '--device', 'cpu')
-    assert out.strip().endswith('a.png: 0 boxes')
+    assert said(out, 'a.png') == '0 boxes'
     untouched = cv2.imread(str(tmp_path / 'none' / 'a.png'))
     np.testing.assert_array_equal(untouched, plain)
 
@@ -100,7 +105,7 @@ def test_classifier(run, checkpoint, pictures, tmp_path, config, classes):
     out, _ = run('image_demo.py', pictures / 'a.png',
                  REPO / 'configs' / config, checkpoint(config, classes),
                  '--out', tmp_path / 'out', '--device', 'cpu')
-    name, score = out.strip().split(': ')[1].split(', score ')
+    name, score = said(out, 'a.png').split(', score ')
     assert name in (classes or '0123456789') and 0 < float(score) <= 1
     assert cv2.imread(str(tmp_path / 'out' / 'a.png')).shape == (480, 600, 3)
 
