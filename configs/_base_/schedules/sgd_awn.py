@@ -1,5 +1,5 @@
-# Each config adds its learning rate, epochs and warmup. No gradient clipping:
-# the raw norms of adder gradients are large, so a usual bound stops learning.
+# Each config adds its learning rate, epochs and warmup. With clip_grad,
+# AdderClipGradHook of ../mmadder.py leaves adders out.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='SGD', lr=0.02, momentum=0.9, weight_decay=1e-4),
