@@ -30,11 +30,13 @@ def parse_args():
     parser.add_argument('--device', help='default: a GPU if there is one')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction,
                         default={}, metavar='KEY=VALUE')
+    cli.add_trust_option(parser)
     return parser.parse_args()
 
 
 def main():
     args = parse_args()
+    cli.read_trust(args)
     pictures = find_pictures(args.image)
     out = Path(args.out)
     if out.resolve() == pictures[0].parent.resolve():
