@@ -56,6 +56,7 @@ def parse_args():
     parser.add_argument('--data-root', help='as for tools/test.py')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction,
                         default={}, metavar='KEY=VALUE')
+    cli.add_trust_option(parser)
     args = parser.parse_args()
     if bool(args.merge) == bool(args.second):
         parser.error('expected either CONFIG FIRST SECOND or --merge')
@@ -92,6 +93,7 @@ def prepare(args):
     loaders = ('test_dataloader', 'train_dataloader')
     options = cli.make_parser('').parse_args([args.config])
     options.data_root, options.cfg_options = args.data_root, args.cfg_options
+    options.trust_checkpoint = args.trust_checkpoint
     cfg = cli.load_config(options, loaders[:1 + bool(args.batches)])
     model = cli.build_model(cfg)
     pair = load_pair(model, names)

@@ -65,6 +65,7 @@ def parse_args():
     parser.add_argument('--data-root', help='as for tools/test.py')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction,
                         default={}, metavar='KEY=VALUE')
+    cli.add_trust_option(parser)
     args = parser.parse_args()
     if len(args.network) > 2:
         parser.error('expected nothing, WORK_DIR, or CONFIG CHECKPOINT')
@@ -118,6 +119,7 @@ def study_checkpoint(args):
     cli.require_file(checkpoint, 'checkpoint')
     options = cli.make_parser('').parse_args([config])
     options.data_root, options.cfg_options = args.data_root, args.cfg_options
+    options.trust_checkpoint = args.trust_checkpoint
     cfg = cli.load_config(options, ('test_dataloader', ))
     model = cli.build_model(cfg)
     load_pretrained(model, checkpoint)
