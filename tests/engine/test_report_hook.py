@@ -104,7 +104,8 @@ def runner(voc, tmp_path):
             custom_hooks=[dict(type='MetricsSeen')],
             visualizer=dict(type='Visualizer', name=str(tmp_path),
                             vis_backends=[dict(type='LocalVisBackend')]),
-            experiment_name='report')))
+            # A logger of an old name would write to an earlier test's file.
+            experiment_name=tmp_path.name)))
 
     return build
 

@@ -57,6 +57,8 @@ def run(monkeypatch, tmp_path, cifar):
     ('train.py', '--resume', EVIL), ('train.py', 'pretrained'),
     ('test.py', EVIL), ('quantize.py', EVIL, '--out', 'int8.pth'),
     ('convert_checkpoint.py', EVIL, 'out.pth'),
+    ('analysis/interpolate.py', EVIL, EVIL),
+    ('analysis/variance_study.py', EVIL),
     ('robustness.py', EVIL, '--images', 10, '--batch-size', 10)])
 def test_refused(run, tmp_path, capsys, command):
     with pytest.raises(SystemExit) as stopped:
