@@ -121,7 +121,8 @@ def test_wrong_demo_input(fails, checkpoint, pictures, tmp_path):
     assert "config 'none.py' does not exist" in message(config='none.py')
     assert "checkpoint 'none.pth' does not exist" in message(
         weights='none.pth')
-    assert 'does not fit' in message(config=REPO / 'configs' / CLASSIFIER)
+    classifier = CLASSIFIER.replace('ann-awn', 'cnn')
+    assert 'does not fit' in message(config=REPO / 'configs' / classifier)
     assert "device 'abc' cannot be used" in message(
         pictures, config, weights, '--device', 'abc')
     assert 'which would be overwritten' in message(
