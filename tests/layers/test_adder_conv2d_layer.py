@@ -280,11 +280,12 @@ def test_mmpretrain_resnet():
 
 def test_mmdet_neck_and_heads():
     cfg = dict(conv_cfg=AWN_CFG, norm_cfg=NORM_CFG)
-    neck = FPN([8, 16], 16, 3, **cfg)
-    head = RetinaHead(2, 16, stacked_convs=2, feat_channels=16, **cfg)
-    bbox_head = Shared4Conv1FCBBoxHead(
-        in_channels=16, conv_out_channels=16, fc_out_channels=8,
-        num_classes=2, **cfg)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        neck = FPN([8, 16], 16, 3, **cfg)
+        head = RetinaHead(2, 16, stacked_convs=2, feat_channels=16, **cfg)
+        bbox_head = Shared4Conv1FCBBoxHead(
+            in_channels=16, conv_out_channels=16, fc_out_channels=8,
+            num_classes=2, **cfg)
     for module, count in ((neck, 4), (head, 4), (bbox_head, 4)):
         module.init_weights()
         assert len(adders(module)) == count
