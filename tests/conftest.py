@@ -37,14 +37,6 @@ ANNOTATION = '''<annotation>
 '''
 
 
-@pytest.fixture(autouse=True)
-def unformatted_configs(monkeypatch):
-    """MMEngine formats the config anew for each checkpoint: it takes most of
-    the time of a short training."""
-    monkeypatch.setattr('yapf.yapflib.yapf_api.FormatCode',
-                        lambda text, **kwargs: (text, True))
-
-
 def draw(rng, box, label):
     """Return a noisy picture with one bright rectangle."""
     picture = rng.integers(0, 60, (SIZE, SIZE, 3), dtype=np.uint8)
