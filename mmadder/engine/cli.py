@@ -5,7 +5,9 @@ import contextlib
 import glob
 import os
 import os.path as osp
+import signal
 import sys
+import threading
 
 import torch.distributed
 from mmengine.config import Config, ConfigDict, DictAction
@@ -22,6 +24,7 @@ from mmadder.errors import InputError
 HOOKS = ('LossScaleHook', 'AdderClipGradHook', 'CheckpointCheckHook')
 INTERRUPTED = 128 + 2  # the shell's exit code for Ctrl-C
 WRONG_INPUT = 2  # argparse's
+REPEAT_AFTER = .1  # seconds
 
 
 def make_parser(description):
@@ -150,7 +153,7 @@ def short_messages(interrupted):
     data only, unless :func:`read_trust` lifts that.
     """
     try:
-        with safe_loading.data_only():
+        with safe_loading.data_only(), _no_lost_interrupt():
             yield
     except KeyboardInterrupt:
         _print_once(interrupted, file=sys.stderr)
@@ -164,6 +167,30 @@ def short_messages(interrupted):
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _no_lost_interrupt():
+    """Repeat a Ctrl-C that Python drops, as it does in destructors.
+
+    The callbacks of a fork, so the start of every worker process, drop it
+    too, and the training would go on.
+    """
+    previous = sys.unraisablehook
+
+    def repeat(unraisable):
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            return previous(unraisable)
+        timer = threading.Timer(REPEAT_AFTER, signal.pthread_kill, (
+            threading.main_thread().ident, signal.SIGINT))
+        timer.daemon = True
+        timer.start()
+
+    sys.unraisablehook = repeat
+    try:
+        yield
+    finally:
+        sys.unraisablehook = previous
 
 
 def _last_checkpoint(work_dir):

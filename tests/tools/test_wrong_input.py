@@ -2,7 +2,9 @@
 
 import os
 import runpy
+import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -118,6 +120,24 @@ def test_real_bugs_keep_their_traceback():
     with pytest.raises(ValueError, match='bug'):
         with cli.short_messages('Interrupted.'):
             raise ValueError('bug')
+
+
+def test_interrupt_where_exceptions_are_dropped(capsys):
+    class Dropping:
+
+        def __del__(self):
+            raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(SystemExit) as stop:
+            with cli.short_messages('Interrupted.'):
+                Dropping()
+                time.sleep(5)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == 'Interrupted.\n'
 
 
 @pytest.mark.parametrize('default', [None, 'pretrained.pth'])
