@@ -27,10 +27,10 @@ from mmadder.errors import InputError
 from mmadder.robustness import (Attack, Column, DetectionEvaluation,
                                 Evaluation, Pictures, PixelClassifier,
                                 PixelDetector, attacker_columns,
-                                check_detector, check_model, check_results,
-                                check_sweep, eps_sweep, load_pixels,
-                                markdown_table, recalibrate, steps_sweep,
-                                table_columns, write_merged)
+                                check_detector, check_features, check_model,
+                                check_results, check_sweep, eps_sweep,
+                                load_pixels, markdown_table, recalibrate,
+                                steps_sweep, table_columns, write_merged)
 from mmadder.robustness.columns import TABLE
 
 EPS_SWEEP = [i / 100 for i in range(1, 11)]
@@ -104,10 +104,11 @@ def main():
         table, written = write_merged(args.merge, args.out)
         print(table, *map(str, written), sep='\n')
         return
-    columns = choose_columns(args)
+    eps = parse_eps(args.eps)
+    columns = choose_columns(args, eps)
     evaluation = prepare(args)
     evaluation.run(args.modes, columns, progress_bar)
-    note_warnings(evaluation, args.modes)
+    note_warnings(evaluation, args.modes, eps)
     print(markdown_table([evaluation.results]))
     for mode, texts in evaluation.results['warnings'].items():
         for text in texts:
@@ -122,12 +123,15 @@ def progress_bar(jobs):
             yield job
 
 
-def choose_columns(args):
+def parse_eps(text):
     try:
-        eps = float(Fraction(args.eps))
+        return float(Fraction(text))
     except (ValueError, ZeroDivisionError) as error:
-        raise InputError(f'--eps {args.eps}: expected a number such as 8/255 '
+        raise InputError(f'--eps {text}: expected a number such as 8/255 '
                          'or 0.03') from error
+
+
+def choose_columns(args, eps):
     columns = [] if args.no_table else [
         *table_columns(eps, args.attacks), *attacker_columns(eps)]
     if args.legacy_rfgsm:
@@ -200,15 +204,18 @@ def load(config, checkpoint, args, train=False):
     return wrapper(model).eval().to(args.device), cfg, digest
 
 
-def note_warnings(evaluation, modes):
+def note_warnings(evaluation, modes, eps):
     """Keep with the results what speaks against trusting them."""
     found = evaluation.results.setdefault('warnings', {})
+    features = evaluation.results.setdefault('features', {})
     look = check_detector if isinstance(
         evaluation, DetectionEvaluation) else check_model
     batch = evaluation.load(0)
     for mode in modes:
         with evaluation.inference(mode):
             found[mode] = look(evaluation.network, *batch)
+        features[mode] = evaluation.trace(mode, Attack('FGSM', eps))
+        found[mode] += check_features(features[mode])
         row = evaluation.results['rows'].get(mode, {})
         found[mode] += check_results({
             label: entry[evaluation.metric] for label, entry in row.items()

@@ -1,10 +1,12 @@
 from .attacks import Attack, BudgetError, check_budget
-from .checks import check_detector, check_model, check_results, check_sweep
+from .checks import (check_detector, check_features, check_model,
+                     check_results, check_sweep)
 from .columns import (Column, attacker_columns, eps_sweep, steps_sweep,
                       table_columns)
 from .data import load_pixels, recalibrate
 from .detection import DetectionEvaluation, PixelDetector
 from .evaluation import Evaluation
+from .features import norm_inputs
 from .inference import (RobustInferenceHook, RobustInferenceWarning,
                         robust_inference)
 from .pictures import Pictures
@@ -15,8 +17,8 @@ __all__ = [
     'Attack', 'BudgetError', 'Column', 'DetectionEvaluation', 'Evaluation',
     'LossLogits', 'Pictures', 'PixelClassifier', 'PixelDetector',
     'RobustInferenceHook', 'RobustInferenceWarning',
-    'attacker_columns', 'check_budget', 'check_detector', 'check_model',
-    'check_results', 'check_sweep', 'eps_sweep', 'load_pixels',
-    'markdown_table', 'recalibrate', 'robust_inference', 'steps_sweep',
+    'attacker_columns', 'check_budget', 'check_detector', 'check_features',
+    'check_model', 'check_results', 'check_sweep', 'eps_sweep', 'load_pixels',
+    'markdown_table', 'norm_inputs', 'recalibrate', 'robust_inference', 'steps_sweep',
     'table_columns', 'write_merged'
 ]

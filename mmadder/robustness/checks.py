@@ -10,6 +10,7 @@ from torch.nn import functional
 from .attacks import prepared
 
 MARGIN = 0.01  # accuracy; smaller differences are not remarked on
+RUNAWAY = 10  # times what was tracked
 WHITE_BOX = ('FGSM', 'BIM', 'PGD', 'MIM', 'RFGSM')
 # Endings of columns by attackers who do not use the model's gradient.
 BLIND = (' transfer', ' eval-made')
@@ -107,6 +108,28 @@ def check_results(accuracies):
                 f'{name}, which does not use the gradient of this mode, '
                 f'leaves {value:.1%}, the best white-box attack '
                 f'{strongest:.1%}: gradients are masked')
+    return found
+
+
+def check_features(trace):
+    """Check that an attack leaves features near their tracked statistics.
+
+    Args:
+        trace (dict[str, list[dict]]): of :meth:`Evaluation.trace`.
+    Returns:
+        list[str]: warnings.
+    """
+    found = []
+    for label, layers in trace.items():
+        beyond = [layer for layer in layers
+                  if not layer['spread'] <= RUNAWAY]
+        if beyond:
+            worst = max(beyond, key=lambda layer: layer['spread'])
+            found.append(
+                f'runaway features, {label}: what {worst["layer"]} gets '
+                f'spreads {worst["spread"]:,.0f} times as far as tracked. '
+                'The mode does not bound it; the figures say more about that '
+                'than about the pictures')
     return found
 
 

@@ -13,7 +13,8 @@ import torch
 from mmadder.errors import InputError
 
 from .attacks import check_budget, prepared
-from .columns import BLINDED
+from .columns import BLINDED, Column
+from .features import norm_inputs
 from .inference import robust_inference, warn_of_batch
 
 MODES = ('eval', 'R', 'r')
@@ -118,6 +119,28 @@ class Evaluation:
         """
         self.run([mode], [column], progress)
         return self.results['rows'][mode][column.label]
+
+    def trace(self, mode, attack):
+        """Follow the first batch through the network, clean and attacked.
+
+        Args:
+            mode (str)
+            attack (Attack): white-box.
+        Returns:
+            dict[str, list[dict]]: 'Clean' and the attack's label to
+            :func:`mmadder.robustness.features.norm_inputs`.
+        """
+        images, targets = self.load(0)
+        self._made.clear()
+        job = Job(0, mode, Column(attack))
+        wanted = {(0, *self._attacker(job)): {attack.steps}}
+        adversarial = self._adversarial(job, images, targets, wanted)
+        self._made.clear()
+        with prepared(self.network, self.seed), self.inference(mode):
+            return {label: norm_inputs(
+                self.network, lambda: self.answer(pixels, targets))
+                for label, pixels in (('Clean', images),
+                                      (attack.label, adversarial))}
 
     def _jobs(self, modes, columns):
         jobs = []

@@ -1,5 +1,6 @@
 """Tables and figures of robustness runs."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -129,6 +130,28 @@ def plot_sweep(curves, note, metric='accuracy'):
     return figure
 
 
+def plot_features(runs):
+    """Draw 'spread' of :func:`.features.norm_inputs` along the depth.
+
+    Args:
+        runs (list[dict]): with 'features', one line per mode and attack.
+    Returns:
+        Figure
+    """
+    figure, axis = subplots(figsize=(7, 3.8))
+    for run, colour in zip(runs, itertools.cycle(COLOURS)):
+        for mode, trace in run['features'].items():
+            label, layers = list(trace.items())[-1]
+            axis.semilogy(
+                [layer['spread'] for layer in layers], marker='o',
+                markersize=2.5, linewidth=1.3, linestyle=LINES[mode],
+                color=colour, label=run['settings']['name'] + SUFFIX[mode])
+    axis.set(xlabel='batch norm, from the first to the last',
+             ylabel=f'deviation under {label} / tracked deviation')
+    figure.legend(frameon=False, loc='outside right upper', fontsize=8)
+    return figure
+
+
 def write_merged(paths, out):
     """Join several networks into tables and the figures of the sweeps.
 
@@ -136,7 +159,8 @@ def write_merged(paths, out):
         paths (list[str]): files of tools/robustness.py.
         out (str | Path): folder to write to: of classifiers ``table.md``,
             the paper's ``table1.md`` and ``table3.md`` where there are such
-            modes, ``eps.png`` and ``steps.png`` where there are such sweeps;
+            modes, ``eps.png`` and ``steps.png`` where there are such sweeps,
+            ``features.png``, how far features leave what was tracked;
             of detectors the same but ``table1.md`` and ``table3.md``, as
             ``detection_table.md`` and so on.
     Returns:
@@ -177,6 +201,10 @@ def _write_group(runs, metric, table, out):
         if curves:
             written.append(out / f'{prefix}{note}.png')
             plot_sweep(curves, note, metric).savefig(written[-1])
+    traced = [run for run in runs if run.get('features')]
+    if traced:
+        written.append(out / f'{prefix}features.png')
+        plot_features(traced).savefig(written[-1])
     return written
 
 

@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from mmadder.robustness import (check_model, check_results, check_sweep,
-                                robust_inference)
+from mmadder.robustness import (check_features, check_model, check_results,
+                                check_sweep, robust_inference)
 
 
 def net(*last):
@@ -78,3 +78,11 @@ def test_sweeps_must_fall():
     assert check_sweep([.9, .5, .505, .1], 'steps') == []
     text, = check_sweep([.9, .5, .6, .1], 'steps')
     assert '50.0% to 60.0% with more steps' in text
+
+
+@pytest.mark.parametrize('spread', [30., float('inf'), float('nan')])
+def test_runaway_features(spread):
+    layers = [dict(layer='bn1', spread=9.), dict(layer='bn2', spread=spread)]
+    text, = check_features(dict(Clean=layers[:1], FGSM=layers))
+    assert 'FGSM: what bn2 gets' in text
+    assert check_features(dict(Clean=layers[:1], FGSM=[])) == []

@@ -302,7 +302,11 @@ def test_tool_end_to_end(detector, digits, monkeypatch, capsys, tmp_path):
     assert first['settings']['metric'] == 'mAP'
     table, written = write_merged(
         [tmp_path / 'a.json', tmp_path / 'b.json'], tmp_path / 'out')
-    assert [path.name for path in written] == ['detection_table.md']
+    assert [path.name for path in written] == [
+        'detection_table.md', 'detection_features.png']
+    layers = first['features']['R']['FGSM']
+    assert {'backbone.bn1', 'neck.fpn_convs.0.bn'} <= {
+        layer['layer'].removeprefix('model.') for layer in layers}
     assert len(table.splitlines()) == 6
     for wrong, message in (
             (('--square', ), 'Square needs the logits of a classifier'),

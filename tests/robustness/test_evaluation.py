@@ -17,8 +17,8 @@ from mmadder.errors import InputError
 from mmadder.robustness import (Attack, Column, Evaluation, PixelClassifier,
                                 RobustInferenceWarning, attacker_columns,
                                 eps_sweep, load_pixels, markdown_table,
-                                recalibrate, robust_inference, steps_sweep,
-                                table_columns, write_merged)
+                                norm_inputs, recalibrate, robust_inference,
+                                steps_sweep, table_columns, write_merged)
 from mmadder.robustness.data import balanced_sample
 
 ROOT = Path(__file__).parents[2]
@@ -126,6 +126,17 @@ def test_shrinking_attacks_are_scored_in_whole_batches(toy_set):
     hook.remove()
     assert min(seen) < 20 and seen[-1] == 20
     assert evaluation.results['rows']['R']['AutoAttack']['images'] == 20
+
+
+def test_trace_is_of_the_first_batch_in_its_mode(toy_set):
+    model, images, labels = toy_set
+    evaluation = Evaluation(model, images, labels, 20)
+    trace = evaluation.trace('R', Attack('FGSM'))
+    with robust_inference(model, 'R'):
+        attacked = Attack('FGSM')(model, images[:20], labels[:20])
+        for label, pixels in (('Clean', images[:20]), ('FGSM', attacked)):
+            assert trace[label] == norm_inputs(model, lambda: model(pixels))
+    assert trace != evaluation.trace('eval', Attack('FGSM'))
 
 
 def test_batches():
@@ -327,8 +338,9 @@ def test_sweeps_and_merging(small, monkeypatch, capsys):
     capsys.readouterr()
     run_tool(monkeypatch, '--merge', small / 'a.json', small / 'b.json',
              '--out', small / 'merged')
-    figure = cv2.imread(str(small / 'merged' / 'steps.png'))
-    assert figure.std() > 5
+    for name in ('steps', 'features'):
+        figure = cv2.imread(str(small / 'merged' / f'{name}.png'))
+        assert figure.std() > 5
     assert not (small / 'merged' / 'eps.png').exists()
 
 
