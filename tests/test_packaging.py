@@ -57,6 +57,8 @@ def test_model_index_names_files_that_exist():
         meta = yaml.safe_load((ROOT / name).read_text())
         for collection in meta['Collections']:
             assert (ROOT / collection['README']).is_file()
+        assert {model['In Collection'] for model in meta['Models']} == {
+            collection['Name'] for collection in meta['Collections']}
         configs = {model['Config'] for model in meta['Models']}
         assert all((ROOT / config).is_file() for config in configs)
         folder = (ROOT / name).parent

@@ -9,6 +9,7 @@ or nothing is written. Where tensors had to be rounded to float32, they may
 deviate as much as the source does when it is computed in float32.
 """
 import argparse
+import os
 import os.path as osp
 
 import torch
@@ -53,6 +54,7 @@ def main():
         cfg=config.pretty_text)  # tells ann, ws and cnn apart
     if 'dataset_meta' in checkpoint.get('meta', ()):
         meta['dataset_meta'] = checkpoint['meta']['dataset_meta']
+    os.makedirs(osp.dirname(args.out) or '.', exist_ok=True)
     torch.save(dict(meta=meta, state_dict=converted), args.out)
     print(f'{args.out}: {len(converted)} tensors; outputs deviate by '
           f'{deviation:.1e} at most, with rounded tensors by {rounding:.1e}')

@@ -9,6 +9,10 @@ from mmengine.registry import DATASETS, init_default_scope
 
 from mmadder.errors import InputError
 
+# Keys of MMDetection's data information, and of an annotation in it.
+PICTURE = {'img_id', 'img_path', 'instances'}
+BOX = {'bbox', 'bbox_label', 'ignore_flag'}
+
 
 @dataclass
 class Detections:
@@ -68,10 +72,14 @@ def join_annotations(dataset, samples, name):
     infos = {}
     for i in range(len(dataset)):
         info = getattr(dataset, 'get_data_info', lambda i: {})(i)
-        if not {'img_id', 'img_path', 'instances'} <= info.keys():
-            raise InputError(f'{type(dataset).__name__} has no annotated '
-                             f'boxes, only {sorted(info)} of a picture')
+        if not _has_boxes(info):
+            raise InputError(
+                f'{type(dataset).__name__} has no annotated boxes')
         infos[info['img_id']] = info
+    # A list, where parts of a data set have other classes.
+    if not (isinstance(dataset.metainfo, dict)
+            and dataset.metainfo.get('classes')):
+        raise InputError(f'{type(dataset).__name__} names no classes')
     unknown = [sample['img_id'] for sample in samples
                if sample['img_id'] not in infos]
     if unknown or len(samples) != len(infos):
@@ -86,6 +94,11 @@ def join_annotations(dataset, samples, name):
         predictions=[_prediction(sample['pred_instances'])
                      for sample in samples],
         annotations=[_annotation(info['instances']) for info in ordered])
+
+
+def _has_boxes(info):
+    return PICTURE <= info.keys() and all(
+        BOX <= instance.keys() for instance in info['instances'])
 
 
 def _prediction(instances):

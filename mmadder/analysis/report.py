@@ -12,6 +12,7 @@ import mmpretrain
 import numpy as np
 import torch
 
+from mmadder.errors import InputError
 from mmadder.version import __version__
 
 from .detection import average_precision, confusion_matrix
@@ -32,6 +33,7 @@ pre { background: #f5f7fa; padding: .8rem; overflow-x: auto; }
 .note { color: #52606d; }
 '''
 SAMPLES = 8
+MAX_CLASSES = 100  # each has a curve of its own
 
 
 def write_report(out, title, detections, runs, metric=None, facts=(),
@@ -54,9 +56,12 @@ def write_report(out, title, detections, runs, metric=None, facts=(),
         ``eval_mode``, ``classes`` with ``ap`` and ``objects`` of each.
 
     Raises:
-        InputError: a picture cannot be read, or the runs have no common
-            validation metric.
+        InputError: a picture cannot be read, there are more than 100 classes,
+            or the runs have no common validation metric.
     """
+    if len(detections.classes) > MAX_CLASSES:
+        raise InputError(f'{len(detections.classes)} classes are too many for '
+                         f'the figures of a report, at most {MAX_CLASSES}')
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     mean, rows = average_precision(detections)

@@ -22,6 +22,7 @@ from mmadder.engine.data_root import (DATALOADERS, replace_data_root,
 from mmadder.errors import InputError
 
 HOOKS = ('LossScaleHook', 'AdderClipGradHook', 'CheckpointCheckHook')
+REPORT = 'DetectionReportHook'
 INTERRUPTED = 128 + 2  # the shell's exit code for Ctrl-C
 WRONG_INPUT = 2  # argparse's
 REPEAT_AFTER = .1  # seconds
@@ -217,6 +218,10 @@ def _add_hooks(cfg):
     present = {getattr(type_, '__name__', type_) for type_ in types}
     cfg.custom_hooks = hooks + [dict(type=name) for name in HOOKS
                                 if name not in present]
+    if cfg.get('default_scope') == 'mmdet' and REPORT not in present:
+        # Where a config can switch it off: default_hooks=dict(report=None).
+        cfg.default_hooks = {'report': dict(type=REPORT),
+                             **(cfg.get('default_hooks') or {})}
 
 
 def _add_dataloader_defaults(cfg):

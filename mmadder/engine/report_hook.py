@@ -27,8 +27,12 @@ class DetectionReportHook(Hook):
 
         default_hooks = dict(report=dict(type='DetectionReportHook'))
 
-    A report that cannot be made, such as that of a dataset without boxes or
-    of pictures that are not files, is one warning: the run is worth more.
+    ``tools/train.py`` and ``tools/test.py`` add it to configs of MMDetection
+    that do not name it; ``dict(report=None)`` leaves it out.
+
+    A report that cannot be made, such as that of a dataset without boxes, of
+    more than 100 classes or of pictures that are not files, is one warning:
+    the run is worth more.
 
     Args:
         enable (bool): False, no report.

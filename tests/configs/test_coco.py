@@ -184,6 +184,8 @@ def test_a_config_differs_in_backbone_neck_and_awn_only(name, base):
     assert {hook['type'] for hook in hooks[len(others):]} == {
         'LossScaleHook', 'AdderClipGradHook', 'CheckpointCheckHook'}
     assert ours.pop('custom_imports')['imports'] == ['mmadder']
+    for variable in ('adder_backbone', 'adder_neck', 'awn_paramwise'):
+        ours.pop(variable, None)
     for cfg in (ours, theirs):
         del cfg['model']['backbone']
     neck, own_neck = theirs['model'].pop('neck'), ours['model'].pop('neck')

@@ -13,7 +13,7 @@ from mmengine.registry import HOOKS, MODELS
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 
-from mmadder.engine import DetectionReportHook
+from mmadder.engine import DetectionReportHook, cli
 
 PIPELINE = [
     dict(type='LoadImageFromFile'),
@@ -177,3 +177,41 @@ def test_pictures_that_are_gone_do_not_end_the_run(runner, voc, tmp_path):
     run.test()
     log, = tmp_path.glob('*/*.log')
     assert 'No detection report: picture' in log.read_text()
+
+
+@pytest.mark.parametrize('damage, message', [
+    (lambda dataset: dataset._metainfo.pop('classes'), 'names no classes'),
+    (lambda dataset: dataset._metainfo.update(classes=['x'] * 101),
+     '101 classes are too many'),
+    (lambda dataset: setattr(dataset, 'get_data_info', lambda i: dict(
+        img_id=i, img_path='', instances=[dict(mask=[])])),
+     'has no annotated boxes')])
+def test_other_data_do_not_end_the_run(runner, tmp_path, damage, message):
+    run = runner()
+    dataset = run.test_loop.dataloader.dataset
+    run.test_loop.evaluator.metrics[0].compute_metrics = \
+        lambda results: damage(dataset) and {} or {}
+    run.test()
+    log, = tmp_path.glob('*/*.log')
+    line, = [line for line in log.read_text().splitlines()
+             if 'No detection report' in line]
+    assert message in line
+    assert not pages(tmp_path)
+
+
+def test_tools_report_on_every_detector(tmp_path):
+    """MMDetection's own configs do not ask for it."""
+
+    def hooks(base, text=''):
+        path = tmp_path / 'config.py'
+        path.write_text(f"_base_ = '{base}'\n{text}")
+        args = cli.make_parser('').parse_args([str(path)])
+        return cli.load_config(args, ()).default_hooks
+
+    coco = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
+    assert hooks(coco)['report'] == dict(type='DetectionReportHook')
+    assert hooks(coco)['logger']['type'] == 'LoggerHook'
+    assert hooks(coco, 'default_hooks = dict(report=None)')['report'] is None
+    assert 'report' not in hooks(
+        coco, "custom_hooks = [dict(type='DetectionReportHook')]")
+    assert 'report' not in hooks('mmpretrain::resnet/resnet18_8xb32_in1k.py')

@@ -33,9 +33,10 @@ class AdderResNet(ResNet):
       gradient to its last adder.
     - ``init_cfg=dict(type='Pretrained', checkpoint=F, prefix='backbone.')``
       loads every key of the backbone or fails; see
-      :func:`mmadder.engine.checkpoint.load_pretrained`. A convolutional
-      checkpoint has the same keys as adders without weight norm: nothing
-      tells those two apart.
+      :func:`mmadder.engine.checkpoint.load_pretrained`. Convolutions,
+      adders without weight norm and with weight standardization have equal
+      keys: the config that MMEngine keeps in a checkpoint tells them apart,
+      in a file without one nothing does.
 
     Args:
         depth (int): 18, 34 or 50.
