@@ -3,12 +3,11 @@
 import json
 from pathlib import Path
 
-from mmadder.analysis.plots import INK, subplots
+from mmadder.analysis.plots import COLOURS, subplots
 from mmadder.errors import InputError
 
 from .columns import table_columns
 
-COLOURS = ('#0b7285', '#c2410c', '#7048e8', '#2b8a3e', '#a61e4d', INK)
 SUFFIX = dict(eval='', R='-R', r='-r')  # the paper's names of the modes
 LINES = dict(eval=':', R='-', r='--')
 TABLES = dict(table1=('eval', 'R'), table3=('r', 'R'))  # the paper's
