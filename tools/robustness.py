@@ -24,13 +24,14 @@ from tqdm import tqdm
 from mmadder.engine import cli
 from mmadder.engine.checkpoint import load_pretrained
 from mmadder.errors import InputError
-from mmadder.robustness import (Attack, Column, DetectionEvaluation,
-                                Evaluation, Pictures, PixelClassifier,
-                                PixelDetector, attacker_columns,
-                                check_detector, check_model, check_results,
-                                check_sweep, eps_sweep, load_pixels,
-                                markdown_table, recalibrate, steps_sweep,
-                                table_columns, write_merged)
+from mmadder.robustness import (Attack, BudgetError, Column,
+                                DetectionEvaluation, Evaluation, Pictures,
+                                PixelClassifier, PixelDetector,
+                                attacker_columns, check_detector,
+                                check_model, check_results, check_sweep,
+                                eps_sweep, load_pixels, markdown_table,
+                                recalibrate, steps_sweep, table_columns,
+                                write_merged)
 from mmadder.robustness.columns import TABLE
 
 EPS_SWEEP = [i / 100 for i in range(1, 11)]
@@ -106,7 +107,12 @@ def main():
         return
     columns = choose_columns(args)
     evaluation = prepare(args)
-    evaluation.run(args.modes, columns, progress_bar)
+    try:
+        evaluation.run(args.modes, columns, progress_bar)
+    except BudgetError as error:
+        raise InputError(f'{error}. Its figure is void, and nothing after it '
+                         'was measured; choose others with --attacks'
+                         ) from error
     note_warnings(evaluation, args.modes)
     print(markdown_table([evaluation.results]))
     for mode, texts in evaluation.results['warnings'].items():
@@ -128,6 +134,9 @@ def choose_columns(args):
     except (ValueError, ZeroDivisionError) as error:
         raise InputError(f'--eps {args.eps}: expected a number such as 8/255 '
                          'or 0.03') from error
+    for name in ('strong_images', 'sweep_images'):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise InputError(f'--{name.replace("_", "-")} must be at least 1')
     columns = [] if args.no_table else [
         *table_columns(eps, args.attacks), *attacker_columns(eps)]
     if args.legacy_rfgsm:
@@ -146,6 +155,10 @@ def choose_columns(args):
         sweeps += steps_sweep(STEPS_SWEEP, eps)
     columns += [Column(c.attack, images=args.sweep_images, note=c.note)
                 for c in sweeps]
+    if not columns:
+        raise InputError('with --no-table nothing is left to measure: add '
+                         '--sweep, --square, --autoattack, --transfer-from '
+                         'or --legacy-rfgsm')
     return columns
 
 
