@@ -64,11 +64,12 @@ def test_trains_resumes_and_tests_on_a_folder(
     assert ('4 classes, so model.head.num_classes=4 (was 1000), accuracy of '
             'top (1,)') in capsys.readouterr().out
     run('train.py', config(name), *data, '--work-dir', 'work', '--resume',
-        *small(2))
+        '--record', *small(2))
     checkpoint = tmp_path / 'work' / 'epoch_2.pth'
     state_dict = read_state_dict(str(checkpoint))
     assert len(state_dict['head.fc.weight']) == 4
     assert len(scalars('work', 'accuracy/top1')) == 2
+    assert len(scalars('work', 'test/loss')) == 1  # of the recorded epoch
     run('test.py', config(name), checkpoint, *data, '--work-dir', 'test',
         *small())
     result, = (tmp_path / 'test').glob('*/*.json')
