@@ -28,7 +28,7 @@ from mmadder.robustness import (Attack, BudgetError, Column,
                                 DetectionEvaluation, Evaluation, Pictures,
                                 PixelClassifier, PixelDetector,
                                 attacker_columns, check_detector,
-                                check_model, check_results, check_sweep,
+                                check_model, check_row, check_sweep,
                                 eps_sweep, load_pixels, markdown_table,
                                 recalibrate, steps_sweep, table_columns,
                                 write_merged)
@@ -223,9 +223,7 @@ def note_warnings(evaluation, modes):
         with evaluation.inference(mode):
             found[mode] = look(evaluation.network, *batch)
         row = evaluation.results['rows'].get(mode, {})
-        found[mode] += check_results({
-            label: entry[evaluation.metric] for label, entry in row.items()
-            if not entry['column']['note']})
+        found[mode] += check_row(row, evaluation.metric)
         for what in ('eps', 'steps'):
             points = sorted(
                 (entry['column']['attack'][what],
