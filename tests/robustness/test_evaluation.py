@@ -365,6 +365,9 @@ def test_merged_table(toy_set, tmp_path):
         '| x', '| x-R', '| y', '| y-R']
     assert lines[2].endswith(' |  |')  # no such attack in this mode
     assert lines[5].split(' | ')[2].startswith('(')  # on fewer images
+    del evaluation.results['rows']['R']['Clean']
+    *_, alone = markdown_table([evaluation.results]).splitlines()
+    assert alone.split(' | ')[2].startswith('(')  # all that this row has
     other = Evaluation(model, images.flip(0), labels.flip(0), 20,
                        path=tmp_path / 'z.json', facts=dict(name='z'))
     other.measure('eval', Column())
