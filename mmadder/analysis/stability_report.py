@@ -127,7 +127,8 @@ def _curves(curves, studies, metric):
             number(typical.get('filter_var'), 3),
             *(_times(typical.get('growth', {}).get(key)) for key in GROWTH),
             number(typical.get('lag'), 2)))
-    pictures = [_picture(plot_curve(curves, key), f'{curve_title(key)} of all runs')
+    pictures = [_picture(plot_curve(curves, key),
+                         f'{curve_title(key)} of all runs')
                 for key in _shown(curves, metric)]
     return (
         f'<div class="pictures">{"".join(pictures)}</div>'

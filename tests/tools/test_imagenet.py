@@ -76,6 +76,15 @@ def test_trains_resumes_and_tests_on_a_folder(
     assert 'accuracy/top1' in json.loads(result.read_text())
 
 
+def test_recording_every_zero_epochs(run, image_folder, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run('train.py', config(NAMES[0]), '--data-root', image_folder,
+            '--record', '0', *small())
+    assert stopped.value.code == 2
+    assert 'interval of StatisticsHook must be at least 1, got 0' in \
+        capsys.readouterr().err
+
+
 def test_given_number_of_classes(run, image_folder, tmp_path, capsys):
     """With lists of labels in place of folders."""
     (image_folder / 'meta').mkdir()
