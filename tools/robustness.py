@@ -24,13 +24,14 @@ from tqdm import tqdm
 from mmadder.engine import cli
 from mmadder.engine.checkpoint import load_pretrained
 from mmadder.errors import InputError
-from mmadder.robustness import (Attack, Column, DetectionEvaluation,
-                                Evaluation, Pictures, PixelClassifier,
-                                PixelDetector, attacker_columns,
-                                check_detector, check_features, check_model,
-                                check_results, check_sweep, eps_sweep,
-                                load_pixels, markdown_table, recalibrate,
-                                steps_sweep, table_columns, write_merged)
+from mmadder.robustness import (Attack, BudgetError, Column,
+                                DetectionEvaluation, Evaluation, Pictures,
+                                PixelClassifier, PixelDetector,
+                                attacker_columns, check_detector,
+                                check_features, check_model, check_row,
+                                check_sweep, eps_sweep, load_pixels,
+                                markdown_table, recalibrate, steps_sweep,
+                                table_columns, write_merged)
 from mmadder.robustness.columns import TABLE
 
 EPS_SWEEP = [i / 100 for i in range(1, 11)]
@@ -107,7 +108,12 @@ def main():
     eps = parse_eps(args.eps)
     columns = choose_columns(args, eps)
     evaluation = prepare(args)
-    evaluation.run(args.modes, columns, progress_bar)
+    try:
+        evaluation.run(args.modes, columns, progress_bar)
+    except BudgetError as error:
+        raise InputError(f'{error}. Its figure is void, and nothing after it '
+                         'was measured; choose others with --attacks'
+                         ) from error
     note_warnings(evaluation, args.modes, eps)
     print(markdown_table([evaluation.results]))
     for mode, texts in evaluation.results['warnings'].items():
@@ -132,6 +138,9 @@ def parse_eps(text):
 
 
 def choose_columns(args, eps):
+    for name in ('strong_images', 'sweep_images'):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise InputError(f'--{name.replace("_", "-")} must be at least 1')
     columns = [] if args.no_table else [
         *table_columns(eps, args.attacks), *attacker_columns(eps)]
     if args.legacy_rfgsm:
@@ -150,6 +159,10 @@ def choose_columns(args, eps):
         sweeps += steps_sweep(STEPS_SWEEP, eps)
     columns += [Column(c.attack, images=args.sweep_images, note=c.note)
                 for c in sweeps]
+    if not columns:
+        raise InputError('with --no-table nothing is left to measure: add '
+                         '--sweep, --square, --autoattack, --transfer-from '
+                         'or --legacy-rfgsm')
     return columns
 
 
@@ -217,9 +230,7 @@ def note_warnings(evaluation, modes, eps):
         features[mode] = evaluation.trace(mode, Attack('FGSM', eps))
         found[mode] += check_features(features[mode])
         row = evaluation.results['rows'].get(mode, {})
-        found[mode] += check_results({
-            label: entry[evaluation.metric] for label, entry in row.items()
-            if not entry['column']['note']})
+        found[mode] += check_row(row, evaluation.metric)
         for what in ('eps', 'steps'):
             points = sorted(
                 (entry['column']['attack'][what],

@@ -24,7 +24,8 @@ def parse_args():
                         help='do not evaluate during training')
     parser.add_argument('--record', nargs='?', const=1, type=int,
                         metavar='EPOCHS', help='record weights, features and '
-                        'gradients of all layers every EPOCHS epochs (1)')
+                        'gradients of all layers every EPOCHS epochs (1), '
+                        'and the validation loss of a classifier')
     parser.add_argument('--seed', type=int, help='seed of all generators')
     parser.add_argument('--deterministic', action='store_true',
                         help='use deterministic algorithms only')
@@ -38,9 +39,8 @@ def main():
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     set_randomness(cfg, args)
-    if args.record:
-        cfg.custom_hooks.append(
-            dict(type='StatisticsHook', interval=args.record))
+    if args.record is not None:
+        record(cfg, args.record)
     if args.amp:
         use_amp(cfg)
     if args.auto_scale_lr:
@@ -58,6 +58,16 @@ def set_randomness(cfg, args):
         cfg.randomness.seed = args.seed
     if args.deterministic:
         cfg.randomness.deterministic = True
+
+
+def record(cfg, interval):
+    cfg.custom_hooks.append(dict(type='StatisticsHook', interval=interval))
+    metrics = cfg.get('val_evaluator') or []
+    metrics = list(metrics) if isinstance(metrics, (list, tuple)) \
+        else [metrics]
+    types = [metric['type'] for metric in metrics]
+    if 'Accuracy' in types and 'CrossEntropyMetric' not in types:
+        cfg.val_evaluator = metrics + [dict(type='CrossEntropyMetric')]
 
 
 def use_amp(cfg):

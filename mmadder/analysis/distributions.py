@@ -4,9 +4,8 @@ import torch
 
 from mmadder.errors import InputError
 
-from .plots import ACCENT, INK, SECOND, subplots
+from .plots import ACCENT, COLOURS, INK, SECOND, subplots
 
-COLOURS = (ACCENT, SECOND, '#7048e8', '#2b8a3e', '#a61e4d', INK)
 TITLES = dict(
     weight='weights', filter='weights behind their norm',
     feature='features before batch norm',
@@ -149,7 +148,7 @@ def plot_epochs(panels, unit='epoch', columns=None):
         unit (str): what ``step`` counts.
         columns (int, optional): panels in a row, default: at most two.
     Returns:
-        Figure: all panels of one width of axis, so that spreads compare.
+        Figure: each panel has a range of its own: the legend compares.
     """
     columns = columns or min(len(panels), 2)
     rows = -(-len(panels) // columns)
@@ -169,9 +168,7 @@ def plot_epochs(panels, unit='epoch', columns=None):
         axis.set_ylabel('density')
         axis.margins(y=0.25)
         axis.legend(frameon=False, fontsize=8, loc='upper left')
-    ranges = [_shown_range(one['counts'], one['edges'])
-              for found in panels.values() for one in found]
-    for axis in axes[:len(panels)]:
+        ranges = [_shown_range(one['counts'], one['edges']) for one in found]
         axis.set_xlim(min(low for low, _ in ranges),
                       max(high for _, high in ranges))
         axis.locator_params(axis='x', nbins=5)

@@ -12,14 +12,13 @@ import numpy as np
 from mmadder.errors import InputError
 
 from .checkpoint_pair import interpolate
-from .distributions import COLOURS
-from .plots import subplots
+from .plots import COLOURS, subplots
+from .runs import METRICS
 from .tables import number, write_json
 from .testing import reestimate_statistics
 
 STYLES = dict(interpolated='-', reestimated='--')
 LABELS = dict(interpolated='', reestimated=', BN re-estimated')
-METRICS = ('accuracy/top1', 'pascal_voc/mAP', 'coco/bbox_mAP')
 
 
 class Interpolation:

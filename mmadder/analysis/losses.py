@@ -5,11 +5,11 @@ import numpy as np
 
 from mmadder.errors import InputError
 
-from .distributions import COLOURS, grid
-from .plots import read_scalars
+from .distributions import grid
+from .plots import COLOURS, read_scalars
+from .runs import METRICS
 
 TEST_LOSS = 'test/loss'
-METRICS = ('accuracy/top1', 'pascal_voc/mAP', 'coco/bbox_mAP')
 # The first share of the validations, in which every curve climbs.
 CLIMB = 0.2
 LEAST = 5  # points behind it that say how steady a curve is

@@ -142,6 +142,9 @@ def verdicts(studies, metric):
             parts.append('least steady curve' + (
                 f', {times:.1f} times the wobble of {finite[0]}'
                 if times < 1000 else ''))
+        broken = studies[name]['curve']['not_finite']
+        if broken:
+            parts.append(f'{broken} validations were not finite')
         gap = studies[name]['loss_gap']
         if gap and gap[0] >= GAP:
             parts.append(f'test loss was up to {gap[0]:.2g} times the '
@@ -160,9 +163,6 @@ def _layer_verdicts(study):
     if 'layers' not in study:
         return ['layers were not recorded']
     parts = []
-    if study['curve']['not_finite']:
-        parts.append(f'{study["curve"]["not_finite"]} validations were not '
-                     'finite')
     if study['not_finite']:
         name, step = next(iter(study['not_finite'].items()))
         parts.append(f'{len(study["not_finite"])} layers had values that '
@@ -179,10 +179,8 @@ def _layer_verdicts(study):
         parts.append('batch norm tracks its mean with an error of up to '
                      f'{study["layers"][name]["lag"]:.2g} standard '
                      f'deviations, in {name}')
-    if not parts:
-        parts.append('no layer whose variance doubled or whose batch norm '
-                     'lags behind')
-    return parts
+    return parts or ['no layer whose variance doubled or whose batch norm '
+                     'lags behind']
 
 
 def features_of(recording, layer=None, count=3):

@@ -5,18 +5,17 @@ import io
 import math
 from pathlib import Path
 
-import numpy as np
-
 from mmadder.errors import InputError
 
-from .distributions import COLOURS, grid, plot_epochs
-from .losses import (METRICS, TEST_LOSS, choose_curve, in_percent,
-                     is_loss, read_curves)
-from .plots import INK
+from .distributions import plot_epochs
+from .losses import TEST_LOSS, choose_curve, is_loss, read_curves
+from .plots import COLOURS
 from .recording import FILE, read_recording
 from .report import STYLE
-from .stability import (GROWTH, features_of, lag, studied_layers, study_run,
-                        verdicts)
+from .runs import METRICS
+from .stability import GROWTH, features_of, study_run, verdicts
+from .stability_pictures import (curve_title, plot_curve, plot_maps,
+                                 short_name)
 from .tables import number
 
 MORE_STYLE = '''
@@ -128,7 +127,9 @@ def _curves(curves, studies, metric):
             number(typical.get('filter_var'), 3),
             *(_times(typical.get('growth', {}).get(key)) for key in GROWTH),
             number(typical.get('lag'), 2)))
-    pictures = [_curve_picture(curves, key) for key in _shown(curves, metric)]
+    pictures = [_picture(plot_curve(curves, key),
+                         f'{curve_title(key)} of all runs')
+                for key in _shown(curves, metric)]
     return (
         f'<div class="pictures">{"".join(pictures)}</div>'
         + _table(('run', 'last', 'best (at)', 'wobble',
@@ -159,26 +160,6 @@ def _shown(curves, metric):
     return keys
 
 
-def _curve_picture(curves, key):
-    figure, axes = grid(1, 1, 4.6, 3.2)
-    axis = axes[0, 0]
-    title = 'training loss' if key == 'train' else key
-    tops = []
-    for i, (name, run) in enumerate(curves.items()):
-        points = run['train'] if key == 'train' else run['validation'][key]
-        steps, values = zip(*points)
-        values = in_percent(key, values)
-        axis.plot(steps, values, color=COLOURS[i % len(COLOURS)],
-                  linewidth=1.4, label=name)
-        finite = values[np.isfinite(values)]
-        tops += [np.quantile(finite, 0.97)] if len(finite) else []
-    axis.set(xlabel=next(iter(curves.values()))['unit'], title=title)
-    if title.endswith('loss') and tops:
-        axis.set_ylim(0, 1.15 * max(tops))
-    axis.legend(frameon=False, fontsize=8)
-    return _picture(figure, f'{title} of all runs')
-
-
 def _layer_sections(recordings, studies, layer):
     recorded = {name: recording for name, recording in recordings.items()
                 if recording is not None}
@@ -192,7 +173,9 @@ def _layer_sections(recordings, studies, layer):
          'behind weight normalization where there is one.</p>' + ''.join(
             _worst_layers(name, studies[name]) for name in recorded))]
     for key, (heading, text) in MAPS.items():
-        pictures = _maps(recorded, key)
+        pictures = ''.join(
+            _picture(figure, f'{heading}, {name}')
+            for name, figure in plot_maps(recorded, key).items())
         if pictures:
             sections.append((heading, f'<p class="note">{text} One row per '
                              'layer, input at the top; grey: not finite.</p><div '
@@ -227,7 +210,7 @@ def _worst_layers(name, study):
     for layer, row in ranked[:WORST_ROWS]:
         (mean, std), (last_mean, last_std) = row['features']
         rows.append((
-            html.escape(_short(layer)), number(row['filter_var'], 3),
+            html.escape(short_name(layer)), number(row['filter_var'], 3),
             *(_times(row['growth'][key]) for key in GROWTH),
             f'{number(mean, 3)} ± {number(std, 3)}',
             f'{number(last_mean, 3)} ± {number(last_std, 3)}',
@@ -240,64 +223,6 @@ def _worst_layers(name, study):
     return f'<h3>{html.escape(name)}</h3>{note}' + _table(
         ('layer', 'weight variance', 'its growth', 'feature growth',
          'features, first', 'features, last', 'BN lag'), rows)
-
-
-def _maps(recorded, key):
-    """One heat map per run, all with one scale."""
-    grids = {}
-    for name, recording in recorded.items():
-        layers = [layer for layer in studied_layers(recording)
-                  if recording.has(layer, 'bn_mean' if key == 'lag' else key)]
-        if layers:
-            rows = [lag(recording, layer) if key == 'lag'
-                    else _growth(recording.series(layer, key))
-                    for layer in layers]
-            grids[name] = layers, np.array(rows)
-    finite = [values[np.isfinite(values)] for _, values in grids.values()]
-    finite = np.concatenate([values for values in finite] or [np.empty(0)])
-    if not len(finite):
-        return ''
-    high = max(np.quantile(abs(finite), 0.99), 0.3)
-    return ''.join(
-        _picture(_heat_map(name, recorded[name], layers, values, high, key),
-                 f'{MAPS[key][0]}, {name}')
-        for name, (layers, values) in grids.items())
-
-
-def _heat_map(title, recording, layers, values, high, key):
-    figure, axes = grid(1, 1, 4.6, 1.1 + 0.15 * len(layers))
-    axis = axes[0, 0]
-    axis.grid(False)
-    image = axis.imshow(
-        values, aspect='auto', interpolation='nearest', vmax=high,
-        **(dict(cmap='YlGnBu', vmin=0) if key == 'lag' else
-           dict(cmap='RdBu_r', vmin=-high)))
-    axis.set_facecolor('#868e96')  # where values are not finite
-    axis.set_yticks(range(len(layers)), map(_short, layers), fontsize=7)
-    shown = np.unique(np.linspace(0, len(recording.steps) - 1, 6).astype(int))
-    axis.set_xticks(shown, [recording.steps[i] for i in shown], fontsize=8)
-    axis.set_xlabel(recording.unit, fontsize=8)
-    axis.set_title(title, fontsize=10)
-    bar = figure.colorbar(image, ax=axis, pad=0.02)
-    bar.ax.tick_params(labelsize=7)
-    if key != 'lag':
-        bar.ax.yaxis.set_major_formatter(
-            lambda value, _: f'{number(float(f"{10**value:.2g}"))}×')
-    bar.outline.set_edgecolor(INK)
-    return figure
-
-
-def _growth(values):
-    """Decimal logarithm of values over the first finite one."""
-    known = values[np.isfinite(values) & (values > 0)]
-    if not len(known):
-        return np.full(len(values), math.nan)
-    with np.errstate(divide='ignore', invalid='ignore'):
-        return np.where(values > 0, np.log10(values / known[0]), math.nan)
-
-
-def _short(layer):
-    return layer.removeprefix('backbone.')
 
 
 def _times(value):

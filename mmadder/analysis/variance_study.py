@@ -1,4 +1,4 @@
-"""Eq. 4-15 of the paper beside simulation and trained networks."""
+"""Eq. 4-9 and 13-16 of the paper beside simulation and trained networks."""
 import math
 
 import torch
@@ -10,7 +10,7 @@ from mmadder.layers import AdderConv2d
 from . import variance as eq
 
 SMALL = 1e-12
-ALIGNED = 4  # channels whose inputs are disturbed for each apart
+FEW = 4  # channels, or inputs, that are looked at tap by tap
 
 
 def simulate_layer(n, sigma, mu, b, channels=256, samples=2000,
@@ -25,7 +25,8 @@ def simulate_layer(n, sigma, mu, b, channels=256, samples=2000,
         delta_sigma (float): of a random disturbance of x.
         seed (int)
     Returns:
-        list[dict]: rows of ``name``, ``formula``, ``measured`` and ``note``.
+        list[dict]: rows of ``name``, ``formula``, ``measured`` and ``note``;
+        those of Eq. 9 and 16 only where Eq. 8 is positive.
     """
     generator = torch.Generator().manual_seed(seed)
     x = (sigma * torch.randn(samples, n, generator=generator,
@@ -35,16 +36,22 @@ def simulate_layer(n, sigma, mu, b, channels=256, samples=2000,
         samples, n, generator=generator, dtype=torch.float64)
     output = -torch.cdist(x, weight, p=1)
     changed = -torch.cdist(x - delta, weight, p=1) - output
-    few = x[:, None], weight[:ALIGNED]
-    aligned = eq.disturbance_ann(  # (samples, ALIGNED)
+    few = x[:, None], weight[:FEW]
+    aligned = eq.disturbance_ann(  # (samples, FEW)
         *few, delta[:, None].abs() * (few[0] - few[1]).sign())
+    taps = x[:FEW, None] - weight  # (FEW, channels, n)
+    tap_change = abs(taps) - abs(taps - delta[:FEW, None])
     tau, scale = eq.difference(sigma, mu, b)
     mean, var = eq.folded_moments(tau, scale)
     channel_var = output.var(0, correction=0).mean().item()
+    normalized = _normalized_rows(
+        x, weight, output, n, tau, scale, delta_sigma)
     return [
         _row('Eq. 4  mean of x', eq.rectified_mean(sigma), x.mean()),
         _row('Eq. 5  variance of x', eq.rectified_var(sigma),
              x.var(correction=0)),
+        _row('Eq. 6  mean of |x - W - tau|', scale,
+             abs(taps - tau).mean(), 'exact if x - W is Laplace'),
         _row('Eq. 7  mean of y', eq.output_mean_bound(n, tau, scale),
              output.mean(), 'lower bound'),
         _row('       same, Laplace', -n * mean, output.mean(),
@@ -57,6 +64,9 @@ def simulate_layer(n, sigma, mu, b, channels=256, samples=2000,
         _row('       variance of y, one channel',
              eq.channel_var_bound(n, eq.rectified_var(sigma)), channel_var,
              'what batch norm sees; n Var(x) is an upper bound'),
+        *normalized[:1],
+        _row('Eq. 13 ANN, change of a tap', delta[:FEW].abs().mean(),
+             tap_change.abs().mean(), 'less where delta reaches past W'),
         _row('Eq. 14 CNN, random delta',
              eq.disturbance_var_cnn(n, delta_sigma, mu, 2 * b**2),
              (delta @ weight.T).var(correction=0)),
@@ -73,7 +83,24 @@ def simulate_layer(n, sigma, mu, b, channels=256, samples=2000,
                                      channel_var),
              aligned.var(correction=0).item() / channel_var,
              'divided by the variance of one channel, not by Eq. 8'),
+        *normalized[1:],
     ]
+
+
+def _normalized_rows(x, weight, output, n, tau, scale, shift):
+    """Eq. 9 and 16, which exist where Eq. 8 is positive."""
+    if eq.output_var_bound(n, tau, scale) <= 0:
+        return []
+    normalized = eq.normalize_with_bounds(output, n, tau, scale)
+    moved = eq.normalize_disturbed(
+        -torch.cdist(x - shift, weight, p=1), n, tau, scale, shift)
+    return [
+        _row('Eq. 9  deviation of y, one channel', 1,
+             normalized.var(0, correction=0).mean().sqrt(),
+             'bounds in place of moments'),
+        _row('Eq. 16 move of y, all of x moved', 0,
+             (moved - normalized).mean(),
+             'takes n E[delta] off; outputs move by less')]
 
 
 def study_layer(entry, taps):

@@ -4,7 +4,9 @@ Weights are random; batch norms are fitted to the input first, so that
 features have the spread that they have in a trained network.
 """
 import copy
+import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from mmcv.cnn.utils.fuse_conv_bn import fuse_conv_bn
@@ -17,6 +19,7 @@ from mmpretrain.structures import DataSample
 from torch import nn
 
 from mmadder.__main__ import config_folder
+from mmadder.engine import StatisticsHook
 from mmadder.fusion import fuse_adder_bn
 from mmadder.quantization import quantize
 
@@ -117,7 +120,8 @@ class ResNet20Training:
             'ANN': lambda: self.step(ANN),
             'ANN-AWN': lambda: self.step(ANN_AWN)}
 
-    def step(self, conv_cfg):
+    def step(self, conv_cfg, before=None, after=None):
+        """Return a training step; ``before`` gets the model."""
         torch.manual_seed(0)
         backbone = MODELS.build(dict(
             type='AdderResNetCIFAR', depth=20, conv_cfg=conv_cfg))
@@ -130,12 +134,51 @@ class ResNet20Training:
         backbone.train()
 
         def run():
+            if before:
+                before(backbone)
             optimizer.zero_grad()
             features = backbone(images)[-1].mean((2, 3))
             loss = nn.functional.cross_entropy(head(features), labels)
             loss.backward()
             optimizer.step()
+            if after:
+                after()
         return run
+
+
+class Recording(ResNet20Training):
+    """What StatisticsHook costs in the short trainings of CIFAR-10."""
+    baseline = 'ANN-AWN'
+    epoch = 10_000  # images; the last step is recorded
+
+    def __init__(self, batch):
+        self.batch = batch
+        self.title = f'ResNet-20 training step, batch {batch}, recorded'
+        self.variants = {
+            'ANN-AWN': lambda: self.step(ANN_AWN),
+            'ANN-AWN, hook, not due': lambda: self.hooked(due=False),
+            'ANN-AWN, hook, recording': lambda: self.hooked(due=True)}
+
+    def hooked(self, due):
+        folder = tempfile.TemporaryDirectory()
+        runner = SimpleNamespace(
+            epoch=0, iter=0, log_dir=folder.name, folder=folder,
+            train_dataloader=range(1 if due else 2))
+        hook = StatisticsHook()
+
+        def before(model):
+            runner.model = model
+            hook.before_train_iter(runner, 0)
+        return self.step(
+            ANN_AWN, before, lambda: hook.after_train_iter(runner, 0))
+
+    def summary(self, times):
+        """Line: the share of an epoch, at the hook's default interval."""
+        steps = -(-self.epoch // self.batch)
+        plain, _, recorded = (times[name] for name in self.variants)
+        share = (recorded - plain) / (steps * plain)
+        return (f'one recorded step in {steps}, an epoch of {self.epoch:,} '
+                f'images: {100 * share:+.1f} %')
 
 
 # -------------------------------------------------------------- detection --
@@ -201,6 +244,7 @@ class FasterRCNN:
 BENCHMARKS = {
     'resnet18': lambda: [ResNet18(1), ResNet18(16)],
     'resnet20': lambda: [ResNet20Training(256)],
+    'recording': lambda: [Recording(128)],
     'faster-rcnn': lambda: [FasterRCNN()]}
 
 

@@ -126,13 +126,14 @@ def memory_table(memory):
 
 
 def model_table(benchmark, times, memory):
-    """Lines: milliseconds, and time in units of the CNN's.
+    """Lines: milliseconds, and time in units of the baseline's.
 
     Args:
         times (dict[str, float]): seconds by variant.
         memory (dict[str, int]): bytes by variant; may be empty.
     """
-    lines = ['', f'{benchmark.title:54}{"ms":>10}{"time / CNN":>12}' +
+    unit = f'/ {benchmark.baseline}'
+    lines = ['', f'{benchmark.title:54}{"ms":>10}{unit:>12}' +
              (f'{"MiB":>10}' if memory else '')]
     for name in benchmark.variants:
         line = f'  {name:52}'
@@ -145,4 +146,6 @@ def model_table(benchmark, times, memory):
         else:
             continue
         lines.append(line)
+    if hasattr(benchmark, 'summary'):
+        lines.append(benchmark.summary(times))
     return lines

@@ -47,7 +47,8 @@ class StatisticsHook(Hook):
     and ``_std``; ``grad_norm_raw`` and ``grad_norm_scaled``, before and
     behind the local gradient scaling, and ``grad_norm_weight`` of the
     parameter's. A layer that is called several times counts all its calls;
-    its histograms are of the first.
+    its histograms are of the first. What it costs:
+    ``tools/benchmark.py --models recording``.
 
     Args:
         interval (int): epochs between records. The last iteration of an
@@ -158,13 +159,16 @@ class Recorder:
             self._after_layer(name, module, inputs[0].detach(), output)
 
         def after_backward(grad):
-            self._layers[name]['grad_norm_weight'] = _norm(grad)
+            if name in self._layers:
+                self._layers[name]['grad_norm_weight'] = _norm(grad)
 
         self._handles.append(layer.register_forward_hook(after_forward))
         if layer.weight.requires_grad:
             self._handles.append(layer.weight.register_hook(after_backward))
 
     def _after_layer(self, name, layer, input, output):
+        if not output.numel():
+            return  # a head without proposals
         if name not in self._layers:
             self._layers[name] = dict(
                 kind='adder' if isinstance(layer, AdderConv2d) else 'conv')
@@ -195,9 +199,10 @@ class Recorder:
         if name is None:
             return
         self._note(name, 'normalized', output.detach())
-        self._layers[name].update(
-            bn_mean=norm.running_mean.mean().item(),
-            bn_var=norm.running_var.mean().item())
+        if norm.running_mean is not None:
+            self._layers[name].update(
+                bn_mean=norm.running_mean.mean().item(),
+                bn_var=norm.running_var.mean().item())
 
     def _watch_scaling(self, name, node):
         """Find the gradient scaling above an adder's output; watch it."""

@@ -1,6 +1,6 @@
 from .attacks import Attack, BudgetError, check_budget
 from .checks import (check_detector, check_features, check_model,
-                     check_results, check_sweep)
+                     check_results, check_row, check_sweep)
 from .columns import (Column, attacker_columns, eps_sweep, steps_sweep,
                       table_columns)
 from .data import load_pixels, recalibrate
@@ -18,7 +18,8 @@ __all__ = [
     'LossLogits', 'Pictures', 'PixelClassifier', 'PixelDetector',
     'RobustInferenceHook', 'RobustInferenceWarning',
     'attacker_columns', 'check_budget', 'check_detector', 'check_features',
-    'check_model', 'check_results', 'check_sweep', 'eps_sweep', 'load_pixels',
-    'markdown_table', 'norm_inputs', 'recalibrate', 'robust_inference', 'steps_sweep',
+    'check_model', 'check_results', 'check_row', 'check_sweep', 'eps_sweep',
+    'load_pixels', 'markdown_table', 'norm_inputs', 'recalibrate',
+    'robust_inference', 'steps_sweep',
     'table_columns', 'write_merged'
 ]

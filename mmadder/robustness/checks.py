@@ -72,30 +72,64 @@ def _check(answer, loss, images):
     return found
 
 
-def check_results(accuracies):
+def check_row(row, metric='accuracy'):
+    """Compare the attacks on one model, each on the images that it had.
+
+    Square and AutoAttack have few images, which may be harder ones.
+
+    Args:
+        row (dict[str, dict]): of the results of an ``Evaluation``; points of
+            sweeps are left out.
+        metric (str): 'accuracy', or 'mAP', where all have the same images.
+    Returns:
+        list[str]: warnings.
+    """
+    row = {label: entry for label, entry in row.items()
+           if not entry['column']['note']}
+    if metric != 'accuracy':
+        return check_results({label: entry[metric]
+                              for label, entry in row.items()})
+    found, before = [], set()
+    lengths = {len(entry['correct']) for entry in row.values()}
+    for batches in sorted(lengths, reverse=True):
+        answers = {label: ''.join(entry['correct'][:batches])
+                   for label, entry in row.items()
+                   if len(entry['correct']) >= batches}
+        found += check_results(
+            {label: text.count('1') / len(text)
+             for label, text in answers.items()}, set(answers) - before)
+        before.update(answers)
+    return found
+
+
+def check_results(accuracies, names=None):
     """Compare the attacks on one model.
 
     Args:
         accuracies (dict[str, float]): column to accuracy (or mAP) in
             [0, 1] on the same images. The columns are labels such as
             'Clean', 'PGD7', 'Square', 'PGD7 detached' or 'PGD7 transfer'.
+        names (set[str], optional): columns to remark on, default: all.
     Returns:
         list[str]: warnings.
     """
     found = []
+    names = set(accuracies) if names is None else names
     white = {name: value for name, value in accuracies.items()
              if name.rstrip('0123456789') in WHITE_BOX}
     iterated = {name: value for name, value in white.items()
                 if name.startswith(('BIM', 'PGD'))}
     one_step = accuracies.get('FGSM')
     for name, value in iterated.items():
-        if one_step is not None and value > one_step + MARGIN:
+        if name in names and one_step is not None and (
+                value > one_step + MARGIN):
             found.append(
                 f'{name} ({value:.1%}) is weaker than one step, FGSM '
                 f'({one_step:.1%}): gradients may be masked')
     strongest = min(white.values(), default=None)
     for name, value in accuracies.items():
-        if strongest is None or value >= strongest - MARGIN:
+        if name not in names or strongest is None or (
+                value >= strongest - MARGIN):
             continue
         if name.endswith(' detached'):
             found.append(

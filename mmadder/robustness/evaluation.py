@@ -45,7 +45,7 @@ class Evaluation:
         facts (dict): what else identifies the run, such as the checkpoint;
             with the settings it must equal that of an existing file.
     Raises:
-        InputError: the file is of another run.
+        InputError: the file is of another run, or a directory.
     """
 
     metric = 'accuracy'
@@ -67,7 +67,12 @@ class Evaluation:
         self.path = path and Path(path)
         self.results = dict(settings=settings, rows={})
         self._made = {}  # attacker to adversarial images, of one batch
-        if self.path and self.path.exists():
+        if not self.path:
+            return
+        if self.path.is_dir():
+            raise InputError(f'{path} is a directory, expected a file')
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
             self._resume(settings)
 
     def _resume(self, settings):

@@ -4,12 +4,11 @@ import itertools
 import json
 from pathlib import Path
 
-from mmadder.analysis.plots import INK, subplots
+from mmadder.analysis.plots import COLOURS, subplots
 from mmadder.errors import InputError
 
 from .columns import table_columns
 
-COLOURS = ('#0b7285', '#c2410c', '#7048e8', '#2b8a3e', '#a61e4d', INK)
 SUFFIX = dict(eval='', R='-R', r='-r')  # the paper's names of the modes
 LINES = dict(eval=':', R='-', r='--')
 TABLES = dict(table1=('eval', 'R'), table3=('r', 'R'))  # the paper's
@@ -44,7 +43,7 @@ def markdown_table(runs, modes=None, columns=None):
             appear, without those of sweeps.
     Returns:
         str: one row per network and mode. A number in brackets is measured
-        on fewer images than the row's first one.
+        on fewer images than others of the table.
     """
     rows = [(run, mode) for run in runs for mode in run['rows']] \
         if modes is None else [(run, mode) for mode in modes for run in runs]
@@ -59,8 +58,9 @@ def markdown_table(runs, modes=None, columns=None):
         label for *_, row in rows for label in row))
     lines = ['| network | ' + ' | '.join(map(_heading(rows), labels)) + ' |',
              '|-' * (len(labels) + 1) + '|']
+    most = max((entry['images'] for *_, row in rows
+                for entry in row.values()), default=0)
     for name, metric, row in rows:
-        most = max(entry['images'] for entry in row.values())
         cells = [_cell(row.get(label), metric, most) for label in labels]
         lines.append(f'| {name} | ' + ' | '.join(cells) + ' |')
     return '\n'.join(lines)

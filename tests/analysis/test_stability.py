@@ -73,6 +73,19 @@ def test_description_has_the_moments_of_all_values(runs):
     assert len(figure.axes) == 2
 
 
+def test_each_panel_of_epochs_has_its_own_range(runs):
+    """Or the panel of a narrow network shows a spike."""
+    panels = {name: [describe(read_recording(path), LAYER, 'feature', step)
+                     for step in (1, 10)] for name, path in runs.items()}
+    figure = plot_epochs(panels)
+    for axis, found in zip(figure.axes, panels.values()):
+        low, high = axis.get_xlim()
+        assert low == pytest.approx(min(one['edges'][0] for one in found),
+                                    abs=.1 * (high - low))
+        assert high == pytest.approx(max(one['edges'][-1] for one in found),
+                                     abs=.1 * (high - low))
+
+
 # -------------------------------------------------------------- curves --
 
 
@@ -142,6 +155,14 @@ def test_verdicts_name_runs_and_layers(runs):
     assert 'grew' not in found[0][1]
     # Both lag: 4 over sqrt(32) is 0.71.
     assert 'up to 0.71 standard deviations' in found[0][1]
+
+
+def test_broken_validations_are_named_without_a_recording(tmp_path):
+    write_scalars(tmp_path / '1', range(1, 10), values=[
+        *range(50, 58), float('nan')])
+    studies = dict(a=study_run(read_curves(tmp_path), None, 'accuracy/top1'))
+    (_, text), = verdicts(studies, 'accuracy/top1')
+    assert text == '1 validations were not finite; layers were not recorded.'
 
 
 def test_layers_that_broke_are_named(tmp_path):

@@ -75,6 +75,28 @@ def test_simulation_shows_what_holds():
     pooled = rows['Eq. 8  variance of y, pooled']
     assert 15000 < pooled['measured'] < 33000
     assert pooled['formula'] > 300 * channel['measured']
+    folded = rows['Eq. 6  mean of |x - W - tau|']
+    assert folded['formula'] == pytest.approx(B, rel=.002)
+    assert folded['measured'] == pytest.approx(B, rel=.05)
+    # Behind Eq. 9 a channel has not deviation 1 but sqrt(71.3 / 24949).
+    narrow = rows['Eq. 9  deviation of y, one channel']
+    assert narrow['formula'] == 1
+    assert narrow['measured'] == pytest.approx(.0534, rel=.05)
+    tap = rows['Eq. 13 ANN, change of a tap']
+    assert .95 < tap['measured'] / tap['formula'] < 1
+    # Eq. 16 takes n E[delta] off, the outputs move by much less.
+    moved = rows['Eq. 16 move of y, all of x moved']
+    assert moved['formula'] == 0
+    assert abs(moved['measured']) == pytest.approx(
+        576 * .1 / 24949**.5, rel=.15)
+
+
+def test_simulation_without_eq_9():
+    """Eq. 8 is negative for small weights: Eq. 9 and 16 say nothing."""
+    rows = rows_by_name(simulate_layer(64, 1., 0., .1, channels=8,
+                                       samples=50))
+    assert not any(name.startswith(('Eq. 9', 'Eq. 16')) for name in rows)
+    assert rows['Eq. 8  variance of y, pooled']['formula'] < 0
 
 
 def test_eq_13_against_the_operator():

@@ -2,13 +2,14 @@
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from mmadder.benchmark import operators, tables, timing
+from mmadder.benchmark import models, operators, tables, timing
 from mmadder.benchmark.shapes import SHAPE_SETS, Layer
 from mmadder.ops import reference
 
@@ -106,6 +107,20 @@ def test_batch_does_not_change_the_targets():
                             capture_output=True, text=True)
     assert result.returncode == 2
     assert 'have batches of their own' in result.stderr
+
+
+def test_recording_is_measured(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+    benchmark = models.Recording(2)
+    calls = models.calls(benchmark)
+    times = timing.median_times(calls, 1)
+    file, = tmp_path.glob('*/vis_data/statistics.jsonl')
+    layers = json.loads(file.read_text().splitlines()[0])['layers']
+    assert sum(layer['kind'] == 'adder' for layer in layers.values()) == 20
+    *_, last = tables.model_table(benchmark, times, {})
+    assert last.startswith('one recorded step in 5000, an epoch of 10,000')
+    assert models.Recording(128).summary(dict(zip(
+        calls, (1., 1., 2.58)))).endswith(': +2.0 %')
 
 
 @pytest.mark.slow

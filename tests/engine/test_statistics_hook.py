@@ -112,6 +112,31 @@ def test_several_calls_count_together_and_nothing_stays_attached(inputs):
     assert not net.adder.weight._backward_hooks
 
 
+def test_an_empty_batch_counts_nothing(inputs):
+    """A mask head without proposals runs on none."""
+    net = Net()
+    once, _ = record(net, inputs)
+    recorder = Recorder(net)
+    net.stem(inputs[:0])
+    net.norm(net.adder(net.stem(inputs)))
+    net.stem(inputs[:0])
+    layers, histograms = recorder.close()
+    assert layers['stem']['feature_mean'] == pytest.approx(
+        once['stem']['feature_mean'])
+    assert histograms['stem/feature'].sum() == 5 * 4 * 7 * 6
+    recorder = Recorder(net)
+    net.stem(inputs[:0]).sum().backward()
+    assert recorder.close() == ({}, {})
+
+
+def test_norm_without_tracked_statistics(inputs):
+    net = Net()
+    net.norm = nn.BatchNorm2d(6, track_running_stats=False)
+    layers, _ = record(net, inputs)
+    assert 'normalized_var' in layers['adder']
+    assert 'bn_mean' not in layers['adder']
+
+
 def test_numbers_that_are_none_become_null(inputs):
     layers, histograms = record(Net(), inputs * float('nan'))
     assert layers['adder']['feature_mean'] is None

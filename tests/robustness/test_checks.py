@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from mmadder.robustness import (check_features, check_model, check_results,
-                                check_sweep, robust_inference)
+                                check_row, check_sweep, robust_inference)
 
 
 def net(*last):
@@ -72,6 +72,25 @@ def test_ordinary_results_pass():
 def test_suspicious_results(results, text):
     found, = check_results(results)
     assert text in found
+
+
+def test_columns_of_fewer_images_are_compared_on_these():
+    """Of 8 images Square has the first 4, on which nothing is hidden."""
+    def entry(*correct, note=''):
+        return dict(column=dict(note=note), correct=list(correct))
+
+    row = dict(PGD7=entry('1000', '1111'), Square=entry('1000'),
+               sweep=entry('0000', '0000', note='steps'))
+    assert check_row(row) == []
+    row['Square'] = entry('0000')
+    text, = check_row(row)
+    assert 'leaves 0.0%, the best white-box attack 25.0%' in text
+    row['FGSM'] = entry('0000', '0000')
+    weaker, = check_row(row)  # said once
+    assert weaker.startswith('PGD7 (62.5%) is weaker')
+    rows = {label: dict(column=dict(note=''), mAP=value)
+            for label, value in (('FGSM', .3), ('PGD7', .4))}
+    assert len(check_row(rows, 'mAP')) == 1
 
 
 def test_sweeps_must_fall():

@@ -321,6 +321,21 @@ def test_tool_end_to_end(small, monkeypatch, capsys):
         assert entry == results['rows']['r'][label]
 
 
+def test_an_attack_that_broke_its_budget_ends_the_tool(
+        small, monkeypatch, capsys):
+    monkeypatch.setattr(
+        Attack, '_build', lambda *args: lambda images, labels: images + .1)
+    with pytest.raises(SystemExit) as stopped:
+        run_tool(monkeypatch, small / 'small.py', small / 'small.pth',
+                 '--data-root', small / 'cifar', '--images', 10, '--modes',
+                 'eval', '--attacks', 'MIM', '--json',
+                 small / 'new' / 'a.json')
+    assert stopped.value.code == 2
+    assert 'MIM5 moved a pixel by 0.1' in capsys.readouterr().err
+    results = json.loads((small / 'new' / 'a.json').read_text())
+    assert list(results['rows']['eval']) == ['Clean']
+
+
 def test_sweeps_and_merging(small, monkeypatch, capsys):
     for name in ('a', 'b'):
         run_tool(monkeypatch, small / 'small.py', small / 'small.pth',
@@ -362,6 +377,9 @@ def test_merged_table(toy_set, tmp_path):
         '| x', '| x-R', '| y', '| y-R']
     assert lines[2].endswith(' |  |')  # no such attack in this mode
     assert lines[5].split(' | ')[2].startswith('(')  # on fewer images
+    del evaluation.results['rows']['R']['Clean']
+    *_, alone = markdown_table([evaluation.results]).splitlines()
+    assert alone.split(' | ')[2].startswith('(')  # all that this row has
     other = Evaluation(model, images.flip(0), labels.flip(0), 20,
                        path=tmp_path / 'z.json', facts=dict(name='z'))
     other.measure('eval', Column())
@@ -401,6 +419,10 @@ def test_the_papers_tables(toy_set, tmp_path):
     (('--eps', '8'), 'eps is in units of pixels'),
     (('--eps', 'much'), '--eps much: expected a number such as 8/255'),
     (('--images', '21'), 'the test set has 20'),
+    (('--no-table', ), 'nothing is left to measure'),
+    (('--sweep', 'eps', '--sweep-images', '0'), '--sweep-images must be at'),
+    (('--square', '--strong-images', '-1'), '--strong-images must be at'),
+    (('--images', '10', '--json', '.'), '. is a directory, expected a file'),
 ])
 def test_wrong_input_of_the_tool(small, monkeypatch, capsys, arguments,
                                  message):

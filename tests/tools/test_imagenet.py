@@ -64,15 +64,25 @@ def test_trains_resumes_and_tests_on_a_folder(
     assert ('4 classes, so model.head.num_classes=4 (was 1000), accuracy of '
             'top (1,)') in capsys.readouterr().out
     run('train.py', config(name), *data, '--work-dir', 'work', '--resume',
-        *small(2))
+        '--record', *small(2))
     checkpoint = tmp_path / 'work' / 'epoch_2.pth'
     state_dict = read_state_dict(str(checkpoint))
     assert len(state_dict['head.fc.weight']) == 4
     assert len(scalars('work', 'accuracy/top1')) == 2
+    assert len(scalars('work', 'test/loss')) == 1  # of the recorded epoch
     run('test.py', config(name), checkpoint, *data, '--work-dir', 'test',
         *small())
     result, = (tmp_path / 'test').glob('*/*.json')
     assert 'accuracy/top1' in json.loads(result.read_text())
+
+
+def test_recording_every_zero_epochs(run, image_folder, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run('train.py', config(NAMES[0]), '--data-root', image_folder,
+            '--record', '0', *small())
+    assert stopped.value.code == 2
+    assert 'interval of StatisticsHook must be at least 1, got 0' in \
+        capsys.readouterr().err
 
 
 def test_given_number_of_classes(run, image_folder, tmp_path, capsys):

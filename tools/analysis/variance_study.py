@@ -1,4 +1,4 @@
-"""Compare Eq. 4-9 and 13-15 with simulation and with trained networks.
+"""Compare Eq. 4-9 and 13-16 with simulation and with trained networks.
 
     python tools/analysis/variance_study.py
     python tools/analysis/variance_study.py WORK_DIR [--epoch N]
