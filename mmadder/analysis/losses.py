@@ -47,14 +47,12 @@ def read_curves(path):
         validation=curves)
 
 
-def choose_curve(runs, metric=None, candidates=(TEST_LOSS, *METRICS)):
-    """Return the first candidate that all runs have.
+def choose_curve(runs, metric=None):
+    """Return test loss, accuracy or mAP, the first that all runs have.
 
     Args:
         runs (dict[str, dict]): of :func:`read_curves`.
         metric (str, optional): take this one.
-        candidates (sequence of str): by falling preference; then comes what
-            else they have in common.
     Raises:
         InputError: a run does not have ``metric``, or there is none that all
             have.
@@ -68,7 +66,7 @@ def choose_curve(runs, metric=None, candidates=(TEST_LOSS, *METRICS)):
         return metric
     common = [key for key in next(iter(runs.values()))['validation']
               if all(key in run['validation'] for run in runs.values())]
-    for key in (*candidates, *common):
+    for key in (TEST_LOSS, *METRICS, *common):
         if key in common:
             return key
     raise InputError('the runs have no validation metric in common: '

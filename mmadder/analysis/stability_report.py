@@ -59,7 +59,7 @@ def write_stability_report(out, runs, metric=None, layer=None,
         runs (dict[str, Path]): name to work directory. One without a
             recording has its curves only.
         metric (str, optional): validation metric to judge by, default: the
-            accuracy or mAP that all runs have, else their test loss.
+            test loss if all runs have it, else their accuracy or mAP.
         layer (str, optional): whose features to show, default: the deepest
             adder of the backbone.
         title (str)
@@ -69,7 +69,7 @@ def write_stability_report(out, runs, metric=None, layer=None,
         InputError: runs that have no metric in common, or no such layer.
     """
     curves = {name: read_curves(path) for name, path in runs.items()}
-    metric = choose_curve(curves, metric, (*METRICS, TEST_LOSS))
+    metric = choose_curve(curves, metric)
     recordings = {name: read_recording(path) if any(
         Path(path).glob(f'*/vis_data/{FILE}')) else None
         for name, path in runs.items()}
@@ -150,11 +150,9 @@ def _unit(metric):
 
 
 def _shown(curves, metric):
-    """Metric, test loss and training loss, as far as there are such."""
-    keys = [metric]
-    if metric != TEST_LOSS and all(
-            TEST_LOSS in run['validation'] for run in curves.values()):
-        keys.append(TEST_LOSS)
+    """The metric, others and training loss, as far as all have them."""
+    keys = [key for key in dict.fromkeys((metric, TEST_LOSS, *METRICS))
+            if all(key in run['validation'] for run in curves.values())]
     if all(run['train'] for run in curves.values()):
         keys.append('train')
     return keys

@@ -24,8 +24,8 @@ def parse_args():
     parser.add_argument('--out', required=True, metavar='DIR|FILE.html',
                         help='page to write; in a directory: index.html')
     parser.add_argument('--metric', help='validation metric to judge by, '
-                        'default: accuracy, mAP or test loss, whichever all '
-                        'runs have')
+                        'default: test loss, mAP or accuracy, the first that '
+                        'all runs have')
     parser.add_argument('--layer', help='whose features to show, default: '
                         'the deepest adder of the backbone')
     parser.add_argument('--title', default='Stability of trainings')
