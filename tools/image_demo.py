@@ -8,7 +8,6 @@ import argparse
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
-from mmengine.device import get_device
 from tqdm import tqdm
 
 from mmadder.analysis.demo import Demo, find_pictures
@@ -27,7 +26,7 @@ def parse_args():
                         help='folder for the pictures, default: %(default)s')
     parser.add_argument('--score-thr', type=float, default=0.3,
                         help='least score of a box, default: %(default)s')
-    parser.add_argument('--device', help='default: a GPU if there is one')
+    cli.add_device_option(parser)
     parser.add_argument('--cfg-options', nargs='+', action=DictAction,
                         default={}, metavar='KEY=VALUE')
     cli.add_trust_option(parser)
@@ -45,7 +44,7 @@ def main():
     cli.require_file(args.config, 'config')
     config = Config.fromfile(args.config)
     config.merge_from_dict(args.cfg_options)
-    demo = Demo(config, args.checkpoint, args.device or get_device())
+    demo = Demo(config, args.checkpoint, args.device)
     out.mkdir(parents=True, exist_ok=True)
     for path in tqdm(pictures, unit='picture', disable=len(pictures) == 1):
         seen = demo.draw(path, out / path.name, args.score_thr)

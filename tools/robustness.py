@@ -83,7 +83,7 @@ def parse_args():
                         default=[], help='add PGD with eps from 0.01 to 0.1, '
                         'or with 1 to 50 steps')
     parser.add_argument('--sweep-images', type=int, help='default: all')
-    parser.add_argument('--device', default='cpu')
+    cli.add_device_option(parser)
     parser.add_argument('--data-root', help='as for tools/test.py')
     parser.add_argument('--cfg-options', nargs='+',
                         action=DictAction, default={},

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 
+import torch
 import torch.distributed
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.device import get_device
@@ -130,6 +131,20 @@ def build_model(cfg):
         model.setdefault('data_preprocessor', cfg.data_preprocessor)
     with DefaultScope.overwrite_default_scope(scope):
         return MODELS.build(model)
+
+
+def add_device_option(parser):
+    """Add ``--device`` for tools that run without MMEngine's runner."""
+    def device(name):
+        try:
+            torch.empty(0, device=name)
+        except (RuntimeError, AssertionError) as error:
+            raise argparse.ArgumentTypeError(
+                f'{name}: {str(error).splitlines()[0]}') from error
+        return name
+
+    parser.add_argument('--device', type=device, default=get_device(),
+                        help='default: a GPU if there is one')
 
 
 def build_runner(cfg):

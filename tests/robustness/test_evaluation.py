@@ -418,6 +418,7 @@ def test_the_papers_tables(toy_set, tmp_path):
 @pytest.mark.parametrize('arguments, message', [
     (('--eps', '8'), 'eps is in units of pixels'),
     (('--eps', 'much'), '--eps much: expected a number such as 8/255'),
+    (('--device', 'abacus'), 'argument --device: abacus: '),
     (('--images', '21'), 'the test set has 20'),
     (('--no-table', ), 'nothing is left to measure'),
     (('--sweep', 'eps', '--sweep-images', '0'), '--sweep-images must be at'),

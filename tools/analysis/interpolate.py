@@ -52,7 +52,7 @@ def parse_args():
     parser.add_argument('--out', metavar='FILE', help='picture to write')
     parser.add_argument('--merge', nargs='+', metavar='[NAME=]FILE',
                         help='JSON files to show together')
-    parser.add_argument('--device', default='cpu')
+    cli.add_device_option(parser)
     parser.add_argument('--data-root', help='as for tools/test.py')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction,
                         default={}, metavar='KEY=VALUE')
