@@ -131,7 +131,9 @@ class Attack:
             # Some attacks divide by eps.
             run = self._build(model, images, labels, seed) \
                 if self.eps else clean
-            with watched(model, labels, steps) as found:
+            with watched(model, labels, steps) as found, \
+                    never_zero(model) if self.name == 'MIM' else \
+                    contextlib.nullcontext():
                 found[self.steps] = run(images, labels).detach()
         for adversarial in found.values():
             check_budget(images, adversarial,
@@ -209,6 +211,31 @@ def watched(model, labels, steps):
         handle.remove()
 
 
+@contextlib.contextmanager
+def never_zero(model):
+    """Keep images whose gradient is exactly zero from becoming NaN.
+
+    torchattacks' MIM divides a gradient by its mean. Such an image gets a
+    gradient at one pixel, which moves within the ball; the others are not
+    touched.
+    """
+    def nudge(gradient):
+        vanished = (gradient.flatten(1) == 0).all(1)
+        gradient = gradient.clone()
+        gradient[vanished, 0, 0, 0] = torch.finfo(gradient.dtype).eps
+        return gradient
+
+    def watch(module, inputs):
+        if inputs[0].requires_grad:
+            inputs[0].register_hook(nudge)
+
+    handle = model.register_forward_pre_hook(watch)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 class LegacyRFGSM:
     """RFGSM as in torchattacks before 3: steps of eps - alpha, no ball.
 
@@ -256,9 +283,7 @@ def check_budget(images, adversarial, eps, name='the attack'):
             or is NaN.
     """
     if adversarial.isnan().any():
-        raise BudgetError(
-            f'{name} gave NaN; MIM does where the gradient of an image is '
-            'exactly zero')
+        raise BudgetError(f'{name} gave NaN')
     change = (adversarial - images).abs().max().item() if len(images) else 0.
     if change > eps + ROUNDING:
         raise BudgetError(f'{name} moved a pixel by {change:.5f}, more than '

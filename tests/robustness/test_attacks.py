@@ -151,6 +151,22 @@ def test_prefixes_are_the_shorter_attacks(name, batch):
         assert not adversarial.requires_grad
 
 
+def test_an_image_without_gradient_stops_nothing():
+    """As of a network so sure that its cross entropy is exactly zero."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
+    images, labels = torch.rand(4, 3, 4, 4), torch.tensor([0, 1, 2, 0])
+    sure = torch.zeros(4, 3)
+    sure[0, 0] = 200.
+    model.register_forward_hook(
+        lambda module, inputs, logits: logits + sure[-len(logits):])
+    made = Attack('MIM')(model, images, labels)
+    moved = (made - images).abs().flatten(1) > 1e-6
+    assert moved[0].sum() <= 1
+    alone = Attack('MIM')(model, images[1:], labels[1:])
+    assert torch.equal(made[1:], alone)
+
+
 def test_prefixes_of_one_step_do_not_exist(batch):
     with pytest.raises(InputError, match='FGSM with fewer steps is another'):
         Attack('FGSM').prefixes(Toy(), *batch, {1})
