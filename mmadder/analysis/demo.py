@@ -33,8 +33,8 @@ class Demo:
         checkpoint (str): file; every key must fit the config.
         device (str): such as 'cpu' or 'cuda:0'.
     Raises:
-        InputError: the config is of another kind, the checkpoint does not
-            fit, or the device is not there.
+        InputError: the config is of another kind, or the checkpoint does not
+            fit.
     """
 
     def __init__(self, cfg, checkpoint, device='cpu'):
@@ -48,7 +48,7 @@ class Demo:
         if is_quantized(checkpoint):
             model = empty_quantized(model)
         load_pretrained(model, checkpoint)
-        self.model = _move(model, device).eval()
+        self.model = model.to(device).eval()
         self.pipeline = self._build_pipeline(cfg)
         self.loader = CheckedLoadImageFromFile()
         meta = self._dataset_meta(cfg)
@@ -161,11 +161,3 @@ def _palette(count):
     if not 0 < count <= len(COLOURS):
         return 'random'
     return [tuple(bytes.fromhex(colour[1:])) for colour in COLOURS]
-
-
-def _move(model, device):
-    try:
-        return model.to(torch.device(device))
-    except (AssertionError, RuntimeError) as error:
-        raise InputError(f'device {device!r} cannot be used: '
-                         f'{str(error).splitlines()[0]}') from error

@@ -74,8 +74,8 @@ def test_refused(run, tmp_path, capsys, command):
     ('train.py', 'pretrained'), ('test.py', EVIL),
     ('quantize.py', EVIL, '--out', 'int8.pth', '--batches', 1),
     ('convert_checkpoint.py', EVIL, 'new/out.pth'),
-    ('robustness.py', EVIL, '--images', 10, '--batch-size', 10, '--no-table',
-     '--modes', 'eval')])
+    ('robustness.py', EVIL, '--images', 10, '--batch-size', 10, '--attacks',
+     'FGSM', '--modes', 'eval')])
 def test_trusted(run, tmp_path, command):
     run(*command, TRUST)
     assert (tmp_path / 'ran').exists()
