@@ -63,7 +63,7 @@ def write_scalars(folder, epochs, metric='accuracy/top1', values=None,
                               step=step))
         validation = {metric: values[i] if values else 50. + epoch}
         if losses:
-            validation['test/loss'] = losses[i]
+            validation['test/cross_entropy'] = losses[i]
         lines.append(dict(validation, data_time=.1, time=.1, step=epoch))
     (data / 'scalars.json').write_text('\n'.join(map(json.dumps, lines)))
 

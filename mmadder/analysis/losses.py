@@ -9,7 +9,7 @@ from .distributions import grid
 from .plots import COLOURS, read_scalars
 from .runs import METRICS
 
-TEST_LOSS = 'test/loss'
+TEST_LOSS = 'test/cross_entropy'
 # The first share of the validations, in which every curve climbs.
 CLIMB = 0.2
 LEAST = 5  # points behind it that say how steady a curve is
@@ -77,7 +77,7 @@ def choose_curve(runs, metric=None):
 
 def is_loss(metric):
     """Whether less is better."""
-    return metric.rpartition('/')[2].endswith('loss')
+    return metric.endswith(('loss', 'cross_entropy'))
 
 
 def in_percent(metric, values):
@@ -154,7 +154,7 @@ def plot_losses(runs, metric):
 
     Args:
         runs (dict[str, dict]): of :func:`read_curves`.
-        metric (str): validation curve, 'test/loss' for the paper's figures.
+        metric (str): validation curve, 'test/cross_entropy' for the paper's figures.
     Returns:
         Figure: one panel if the metric is a loss, else two.
     """

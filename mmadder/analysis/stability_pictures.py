@@ -4,7 +4,7 @@ import math
 import numpy as np
 
 from .distributions import grid
-from .losses import in_percent
+from .losses import in_percent, is_loss
 from .plots import COLOURS, INK
 from .stability import lag, studied_layers
 from .tables import number
@@ -34,7 +34,7 @@ def plot_curve(curves, key):
         finite = values[np.isfinite(values)]
         tops += [np.quantile(finite, 0.97)] if len(finite) else []
     axis.set(xlabel=next(iter(curves.values()))['unit'], title=title)
-    if title.endswith('loss') and tops:
+    if (key == 'train' or is_loss(key)) and tops:
         axis.set_ylim(0, 1.15 * max(tops))
     axis.legend(frameon=False, fontsize=8)
     return figure

@@ -10,7 +10,8 @@ class CrossEntropyMetric(BaseMetric):
 
     The test loss of Figures 1 and 2(d) of "Towards Stable and Robust
     AdderNets" (NeurIPS 2021): ``val_evaluator = [dict(type='Accuracy'),
-    dict(type='CrossEntropyMetric')]``. Logged as ``test/loss``.
+    dict(type='CrossEntropyMetric')]``. Logged as ``test/cross_entropy``: where a
+    name has ``loss`` in it, MMEngine logs the mean of the last ten values.
 
     Scores are MMPretrain's, float32 behind a softmax: p below 1.2e-38 counts
     as that, a loss of 87.
@@ -25,4 +26,4 @@ class CrossEntropyMetric(BaseMetric):
             self.results.append(-score.clamp(min=smallest).log().item())
 
     def compute_metrics(self, results):
-        return dict(loss=sum(results) / len(results))
+        return dict(cross_entropy=sum(results) / len(results))

@@ -112,9 +112,9 @@ def test_curves_of_a_run(tmp_path):
     assert (found['best'], found['best_step'], found['last']) == (90, 3, 80)
     # Training loss is 3 / step at steps 35 and 40 of the fourth epoch.
     assert loss_gap(run) == (pytest.approx(3 / (3 / 70 + 3 / 80)), 4)
-    found = summarize(run, 'test/loss')
+    found = summarize(run, 'test/cross_entropy')
     assert (found['best'], found['best_step'], found['last']) == (.5, 3, 3)
-    assert len(plot_losses(dict(a=run), 'test/loss').axes) == 1
+    assert len(plot_losses(dict(a=run), 'test/cross_entropy').axes) == 1
     assert len(plot_losses(dict(a=run), 'pascal_voc/mAP').axes) == 2
 
 

@@ -47,9 +47,10 @@ def runs(tmp_path):
 def test_plot_losses(run, runs, tmp_path):
     text = run('plot_losses', f'A={runs / "ann"}', runs / 'awn', '--out',
                tmp_path / 'new' / 'a.png', '--json', tmp_path / 'a.json')
-    assert 'test/loss: last' in text and '\nA ' in text
+    assert 'test/cross_entropy: last' in text and '\nA ' in text
     found = json.loads((tmp_path / 'a.json').read_text())
-    assert found['runs']['A']['validation']['test/loss'][1] == [2, 2.]
+    assert found['runs']['A']['validation'][
+        'test/cross_entropy'][1] == [2, 2.]
     assert found['runs']['awn']['summary']['best'] == .5
     assert (tmp_path / 'new' / 'a.png').stat().st_size > 10_000
     assert 'no metric' in run('plot_losses', runs, '--metric', 'mAP', code=2)

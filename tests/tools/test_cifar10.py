@@ -60,7 +60,7 @@ def test_trains_on_an_image_folder_and_tests_with_robust_inference(
     record, = (tmp_path / 'work').glob('*/vis_data/statistics.jsonl')
     assert len(json.loads(record.read_text())['layers']) == 21
     scalars = record.with_name('scalars.json').read_text()
-    assert '"test/loss": ' in scalars
+    assert '"test/cross_entropy": ' in scalars
     checkpoint = tmp_path / 'work' / 'epoch_1.pth'
     assert 'head.bn.running_var' in read_state_dict(str(checkpoint))
     robust = small('ann-awn', 'custom_hooks = [dict(type="RobustInference'

@@ -69,7 +69,8 @@ def test_trains_resumes_and_tests_on_a_folder(
     state_dict = read_state_dict(str(checkpoint))
     assert len(state_dict['head.fc.weight']) == 4
     assert len(scalars('work', 'accuracy/top1')) == 2
-    assert len(scalars('work', 'test/loss')) == 1  # of the recorded epoch
+    # Of the recorded epoch.
+    assert len(scalars('work', 'test/cross_entropy')) == 1
     run('test.py', config(name), checkpoint, *data, '--work-dir', 'test',
         *small())
     result, = (tmp_path / 'test').glob('*/*.json')

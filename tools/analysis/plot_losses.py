@@ -24,7 +24,7 @@ def parse_args():
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('runs', nargs='+', metavar='[NAME=]WORK_DIR')
     parser.add_argument('--metric', help='validation curve, default: '
-                        'test/loss if all runs have it, else accuracy or mAP')
+                        'test loss if all runs have it, else accuracy or mAP')
     parser.add_argument('--out', metavar='FILE', help='picture to write, '
                         'such as losses.png or losses.pdf')
     parser.add_argument('--json', metavar='FILE', help='write all points')
