@@ -154,7 +154,7 @@ def plot_losses(runs, metric):
 
     Args:
         runs (dict[str, dict]): of :func:`read_curves`.
-        metric (str): validation curve, 'test/cross_entropy' for the paper's figures.
+        metric (str): validation curve, the test loss for the paper's figures.
     Returns:
         Figure: one panel if the metric is a loss, else two.
     """

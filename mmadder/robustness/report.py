@@ -134,7 +134,7 @@ def plot_features(runs):
     """Draw 'spread' of :func:`.features.norm_inputs` along the depth.
 
     Args:
-        runs (list[dict]): with 'features', one line per mode and attack.
+        runs (list[dict]): with 'features'; one line per mode, under attack.
     Returns:
         Figure
     """
