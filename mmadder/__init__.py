@@ -1,18 +1,19 @@
-"""Adder neural networks for the OpenMMLab stack.
+'''Adder neural networks for the OpenMMLab stack.
 
 Importing the package fills MMEngine's registries: layers, models, datasets,
 transforms and hooks can be named in any MMDetection or MMPretrain config
 with ``custom_imports = dict(imports=['mmadder'])``.
-"""
+'''
 from .dependencies import MISSING
 from .version import __version__
 
 if MISSING:
     raise ImportError(MISSING)
 
-from . import datasets, engine, layers, models, ops, robustness
+from . import (analysis, datasets, engine, evaluation, layers, models, ops,
+               robustness)
 
 __all__ = [
-    '__version__', 'datasets', 'engine', 'layers', 'models', 'ops',
-    'robustness'
+    '__version__', 'analysis', 'datasets', 'engine', 'evaluation', 'layers',
+    'models', 'ops', 'robustness'
 ]

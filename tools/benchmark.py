@@ -37,7 +37,7 @@ def parse_args():
         default=list(operators.GROUPS),
         help='kinds of calls (default: all)')
     parser.add_argument(
-        '--models', nargs='*', choices=models.BENCHMARKS,
+        '--models', nargs='*', choices=networks.BENCHMARKS,
         help='whole models instead of operators (default: all)')
     parser.add_argument(
         '--no-compile', action='store_true',
@@ -61,7 +61,7 @@ def parse_args():
         parser.error('--batch: the layers of "targets" have batches of their '
                      'own; choose others with --layers')
     if args.models == []:
-        args.models = list(models.BENCHMARKS)
+        args.models = list(networks.BENCHMARKS)
     return args
 
 
@@ -114,17 +114,17 @@ def run_operators(args):
                       for threads in dict.fromkeys(args.threads)}
         for threads, results in by_threads.items():
             print(f'\n# Layers of {name}, {threads} thread(s)', end='')
-            show(tables.operator_table(results, args.what))
+            show(summary.operator_table(results, args.what))
             if name == 'targets' and threads == 1:
-                show(tables.target_lines(results))
+                show(summary.target_lines(results))
         if len(by_threads) > 1:
-            show(tables.scaling_lines(by_threads, args.what))
+            show(summary.scaling_lines(by_threads, args.what))
         figures[name] = dict(seconds={
             threads: {str(layer): times for layer, times in results.items()}
             for threads, results in by_threads.items()})
         if args.memory:
             memory = measure_memory(layers, args)
-            show(tables.memory_table(memory))
+            show(summary.memory_table(memory))
             figures[name]['peak_bytes'] = {
                 str(layer): row for layer, row in memory.items()}
     return figures
@@ -133,16 +133,16 @@ def run_operators(args):
 def run_models(args):
     figures = {}
     for name in args.models:
-        for benchmark in models.BENCHMARKS[name]():
+        for benchmark in networks.BENCHMARKS[name]():
             for threads in dict.fromkeys(args.threads):
                 torch.set_num_threads(threads)
-                calls = models.calls(
+                calls = networks.calls(
                     benchmark, compiled=not args.no_compile)
                 times = timing.median_times(calls, args.rounds)
                 memory = {variant: timing.peak_memory(call) for variant, call
                           in calls.items()} if args.memory else {}
                 print(f'\n# {threads} thread(s)', end='')
-                show(tables.model_table(benchmark, times, memory))
+                show(summary.model_table(benchmark, times, memory))
                 figures[f'{benchmark.title}, {threads} thread(s)'] = dict(
                     seconds=times, peak_bytes=memory)
     return figures
@@ -157,7 +157,7 @@ def main():
     if args.device == 'cuda':
         layers = [layer for name in args.layers
                   for layer in SHAPE_SETS[name](*filter(None, [args.batch]))]
-        return cuda_benchmark.main(layers, args.rounds, args.json)
+        return cuda.main(layers, args.rounds, args.json)
     machine = dict(processor=processor(), torch=torch.__version__,
                    mmadder=mmadder.__version__)
     print(', '.join(f'{key} {value}' for key, value in machine.items()))
@@ -172,10 +172,9 @@ if __name__ == '__main__':
     if any(os.environ.get(key) != value for key, value in MALLOC.items()):
         os.execve(sys.executable, [sys.executable, *sys.argv],
                   dict(os.environ, **MALLOC))
-    import cuda_benchmark
     import torch
 
     import mmadder
-    from mmadder.benchmark import models, operators, tables, timing
+    from mmadder.benchmark import cuda, networks, operators, summary, timing
     from mmadder.benchmark.shapes import SHAPE_SETS
     main()

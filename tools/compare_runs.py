@@ -9,8 +9,8 @@ MMDetection and MMPretrain, for resumed trainings and for one that still runs.
 import argparse
 import os.path as osp
 
-from mmadder.analysis.comparison import write_comparison
-from mmadder.engine import cli
+from mmadder.runs.comparison import write_comparison
+from mmadder import cli
 from mmadder.errors import InputError
 
 

@@ -15,10 +15,10 @@ import os.path as osp
 import torch
 from mmengine.config import Config, DictAction
 
-from mmadder.conversion import SOURCES, convert_checkpoint
-from mmadder.engine import cli
-from mmadder.engine.checkpoint import get_state_dict, read_checkpoint
-from mmadder.engine.variants import recorded_variants
+from mmadder.checkpoints import SOURCES, convert_checkpoint
+from mmadder import cli
+from mmadder.checkpoints.state_dict import get_state_dict, read_checkpoint
+from mmadder.checkpoints.variants import recorded_variants
 
 
 def parse_args():

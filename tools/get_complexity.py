@@ -11,7 +11,7 @@ import json
 from mmengine.config import Config, DictAction
 
 from mmadder.analysis.complexity import count_operations, input_shape
-from mmadder.engine import cli
+from mmadder import cli
 from mmadder.errors import InputError
 
 COLUMNS = ('multiplications', 'additions', 'parameters', 'energy_fp32_uJ',

@@ -11,7 +11,7 @@ from mmengine.config import Config, DictAction
 from tqdm import tqdm
 
 from mmadder.analysis.demo import Demo, find_pictures
-from mmadder.engine import cli
+from mmadder import cli
 from mmadder.errors import InputError
 
 

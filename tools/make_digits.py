@@ -5,7 +5,7 @@
 import argparse
 
 from mmadder.datasets import make_digits
-from mmadder.engine import cli
+from mmadder import cli
 
 
 def parse_args():

@@ -7,8 +7,8 @@ The ranges of values are taken from batches of the validation set.
 """
 import os.path as osp
 
-from mmadder.engine import cli
-from mmadder.quantization import is_quantized, quantize, save_quantized
+from mmadder import cli
+from mmadder.inference import is_quantized, quantize, save_quantized
 from mmadder.errors import InputError
 
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from mmengine.config import DictAction
 from tqdm import tqdm
 
-from mmadder.engine import cli
-from mmadder.engine.checkpoint import load_pretrained
+from mmadder import cli
+from mmadder.checkpoints.state_dict import load_pretrained
 from mmadder.errors import InputError
 from mmadder.robustness import (Attack, BudgetError, Column,
                                 DetectionEvaluation, Evaluation, Pictures,

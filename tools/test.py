@@ -9,10 +9,10 @@ from mmdet.evaluation import DumpDetResults
 from mmengine.config import ConfigDict
 from mmengine.evaluator import DumpResults
 
-from mmadder.engine import cli
+from mmadder import cli
 from mmadder.errors import InputError
-from mmadder.fusion import fuse_adder_bn
-from mmadder.quantization import empty_quantized, is_quantized
+from mmadder.inference.fusion import fuse_adder_bn
+from mmadder.inference import empty_quantized, is_quantized
 
 
 def parse_args():

@@ -7,7 +7,7 @@ Importing mmadder registers its names for configs that do not import it.
 
 from mmengine.device import get_device
 
-from mmadder.engine import cli
+from mmadder import cli
 from mmadder.errors import InputError
 
 

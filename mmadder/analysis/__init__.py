@@ -1,8 +1,10 @@
-from .detection import (Detections, average_precision, confusion_matrix,
-                        join_annotations, load_detections)
-from .report import run_facts, write_report
+from .detection_report import run_facts, write_report
+from .detections import (Detections, average_precision, confusion_matrix,
+                         join_annotations, load_detections)
+from .report_hook import DetectionReportHook
 
 __all__ = [
-    'Detections', 'average_precision', 'confusion_matrix', 'join_annotations',
-    'load_detections', 'run_facts', 'write_report'
+    'DetectionReportHook', 'Detections', 'average_precision',
+    'confusion_matrix', 'join_annotations', 'load_detections', 'run_facts',
+    'write_report'
 ]

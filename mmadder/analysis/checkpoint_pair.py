@@ -1,7 +1,7 @@
 """Two checkpoints of one architecture, and the line between them."""
 import torch
 
-from mmadder.engine.checkpoint import load_pretrained, read_state_dict
+from mmadder.checkpoints.state_dict import load_pretrained, read_state_dict
 from mmadder.errors import InputError
 
 COUNTER = '.num_batches_tracked'

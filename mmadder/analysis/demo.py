@@ -12,13 +12,13 @@ from mmengine.registry import DATASETS, DefaultScope
 from mmpretrain.visualization import UniversalVisualizer
 
 from mmadder.datasets.loading import CheckedLoadImageFromFile
-from mmadder.engine import cli
-from mmadder.engine.checkpoint import load_pretrained, read_classes
+from mmadder import cli
+from mmadder.checkpoints.state_dict import load_pretrained, read_classes
 from mmadder.errors import InputError
-from mmadder.quantization import empty_quantized, is_quantized
+from mmadder.inference import empty_quantized, is_quantized
 
 from .complexity import input_shape
-from .plots import COLOURS
+from mmadder.reporting.figures import COLOURS
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 SIDE = 480  # a picture whose shorter side is smaller is drawn larger

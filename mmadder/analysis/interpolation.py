@@ -12,9 +12,9 @@ import numpy as np
 from mmadder.errors import InputError
 
 from .checkpoint_pair import interpolate
-from .plots import COLOURS, subplots
-from .runs import METRICS
-from .tables import number, write_json
+from mmadder.reporting.figures import COLOURS, subplots
+from mmadder.runs.run import METRICS
+from mmadder.reporting.tables import number, write_json
 from .testing import reestimate_statistics
 
 STYLES = dict(interpolated='-', reestimated='--')

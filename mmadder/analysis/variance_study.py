@@ -3,7 +3,7 @@ import math
 
 import torch
 
-from mmadder.engine import cli
+from mmadder import cli
 from mmadder.errors import InputError
 from mmadder.layers import AdderConv2d
 

@@ -1,4 +1,4 @@
 from .adder_conv2d import adder_conv2d
-from .inference import pack_weight
+from .fused import pack_weight
 
 __all__ = ['adder_conv2d', 'pack_weight']

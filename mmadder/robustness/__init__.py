@@ -7,7 +7,7 @@ from .data import load_pixels, recalibrate
 from .detection import DetectionEvaluation, PixelDetector
 from .evaluation import Evaluation
 from .features import norm_inputs
-from .inference import (RobustInferenceHook, RobustInferenceWarning,
+from .batch_statistics import (RobustInferenceHook, RobustInferenceWarning,
                         robust_inference)
 from .pictures import Pictures
 from .pixels import LossLogits, PixelClassifier

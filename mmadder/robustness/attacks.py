@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from mmadder.errors import InputError
 
-from .inference import RobustInferenceWarning
+from .batch_statistics import RobustInferenceWarning
 from .pixels import require_logits, require_pixels
 
 EPS, ALPHA = 8 / 255, 2 / 255

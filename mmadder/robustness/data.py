@@ -6,7 +6,7 @@ from torch.utils.data import Subset
 
 from mmadder.errors import InputError
 
-from .inference import find_norms
+from .batch_statistics import find_norms
 
 
 def load_pixels(cfg, classifier, count, seed=0, split='test'):

@@ -15,7 +15,7 @@ from mmadder.errors import InputError
 from .attacks import check_budget, prepared
 from .columns import BLINDED, Column
 from .features import norm_inputs
-from .inference import robust_inference, warn_of_batch
+from .batch_statistics import robust_inference, warn_of_batch
 
 MODES = ('eval', 'R', 'r')
 

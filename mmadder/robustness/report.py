@@ -4,7 +4,7 @@ import itertools
 import json
 from pathlib import Path
 
-from mmadder.analysis.plots import COLOURS, subplots
+from mmadder.reporting.figures import COLOURS, subplots
 from mmadder.errors import InputError
 
 from .columns import table_columns

@@ -11,7 +11,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from mmadder.analysis.complexity import count_operations, input_shape
-from mmadder.engine import cli
+from mmadder import cli
 from mmadder.errors import InputError
 from mmadder.layers import AdderConv2d
 

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmadder.analysis import (Detections, average_precision,
                               confusion_matrix, load_detections,
                               write_report)
-from mmadder.analysis.plots import read_scalars
+from mmadder.reporting.figures import read_scalars
 from mmadder.errors import InputError
 
 BOXES = np.array([[10, 10, 30, 30], [40, 40, 60, 60.]], np.float32)

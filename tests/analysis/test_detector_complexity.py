@@ -9,7 +9,7 @@ from mmengine.config import Config
 from torch import nn
 
 from mmadder.analysis.complexity import count_operations
-from mmadder.engine import cli
+from mmadder import cli
 from mmadder.layers import AdderConv2d
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'coco'

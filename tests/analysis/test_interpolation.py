@@ -16,7 +16,7 @@ from mmadder.analysis.interpolation import (Interpolation, choose_metric,
                                             summarize)
 from mmadder.analysis.testing import (TestSet, reestimate_statistics, subset,
                                       test_batch, training_batches)
-from mmadder.engine import cli
+from mmadder import cli
 from mmadder.errors import InputError
 from mmadder.layers import AdderConv2d
 

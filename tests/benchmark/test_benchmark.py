@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmadder.benchmark import models, operators, tables, timing
+from mmadder.benchmark import networks, operators, summary, timing
 from mmadder.benchmark.shapes import SHAPE_SETS, Layer
 from mmadder.ops import reference
 
@@ -78,12 +78,12 @@ def test_peak_memory_counts_what_is_freed():
 def test_tables_show_ratios_and_targets():
     layer = Layer(1, 32, (8, 8), 32, 3)
     results = {layer: dict(conv2d=1., max=1.25, faiss=5., exact=1.)}
-    text = '\n'.join(tables.operator_table(results, ['forward', 'peers']))
+    text = '\n'.join(summary.operator_table(results, ['forward', 'peers']))
     assert '1000.00' in text and '0.80' in text and '0.20' in text
-    text = '\n'.join(tables.target_lines(results))
+    text = '\n'.join(summary.target_lines(results))
     assert 'missed' in text and 'reached' in text
-    assert tables.ratios(results, 'max', other='faiss') == [4.]
-    text = '\n'.join(tables.scaling_lines(
+    assert summary.ratios(results, 'max', other='faiss') == [4.]
+    text = '\n'.join(summary.scaling_lines(
         {1: results, 2: {layer: dict(conv2d=.5, max=1., faiss=5.)}},
         ['peers']))
     assert '2.00' in text
@@ -111,15 +111,15 @@ def test_batch_does_not_change_the_targets():
 
 def test_recording_is_measured(monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
-    benchmark = models.Recording(2)
-    calls = models.calls(benchmark)
+    benchmark = networks.Recording(2)
+    calls = networks.calls(benchmark)
     times = timing.median_times(calls, 1)
     file, = tmp_path.glob('*/vis_data/statistics.jsonl')
     layers = json.loads(file.read_text().splitlines()[0])['layers']
     assert sum(layer['kind'] == 'adder' for layer in layers.values()) == 20
-    *_, last = tables.model_table(benchmark, times, {})
+    *_, last = summary.model_table(benchmark, times, {})
     assert last.startswith('one recorded step in 5000, an epoch of 10,000')
-    assert models.Recording(128).summary(dict(zip(
+    assert networks.Recording(128).summary(dict(zip(
         calls, (1., 1., 2.58)))).endswith(': +2.0 %')
 
 

@@ -15,7 +15,7 @@ from mmpretrain.models import LinearClsHead
 from mmpretrain.structures import DataSample
 from torch import nn
 
-from mmadder.conversion import variant_of
+from mmadder.checkpoints import variant_of
 from mmadder.layers import AdderConv2d
 from mmadder.models import AdderFPN, AdderResNet
 

@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from mmadder.analysis import sass
+from mmadder.benchmark import sass
 from mmadder.ops.extension import kernel_devices
 
 ARCHITECTURES = ('sm_80', 'sm_90')

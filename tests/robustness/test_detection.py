@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmadder.engine import cli
+from mmadder import cli
 from mmadder.errors import InputError
 from mmadder.robustness import (Attack, Column, DetectionEvaluation,
                                 LossLogits, Pictures, PixelDetector,

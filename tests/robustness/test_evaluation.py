@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmpretrain.datasets import CIFAR10
 from torch import nn
 
-from mmadder.engine import cli
+from mmadder import cli
 from mmadder.errors import InputError
 from mmadder.robustness import (Attack, Column, Evaluation, PixelClassifier,
                                 RobustInferenceWarning, attacker_columns,

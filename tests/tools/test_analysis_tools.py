@@ -8,7 +8,7 @@ import pytest
 import torch
 from recordings import LAYERS, write_run
 
-from mmadder.engine import cli
+from mmadder import cli
 from mmadder.layers import AdderConv2d
 
 TOOLS = Path(__file__).parents[2] / 'tools' / 'analysis'

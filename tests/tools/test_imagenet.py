@@ -10,7 +10,7 @@ import pytest
 import torch
 from official_adder_net import make_adder_net
 
-from mmadder.engine.checkpoint import read_state_dict
+from mmadder.checkpoints.state_dict import read_state_dict
 
 ROOT = Path(__file__).parents[2]
 NAMES = ['ann-awn-resnet18', 'cnn-resnet18', 'ann-resnet18',

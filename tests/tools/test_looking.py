@@ -10,7 +10,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmadder.engine import cli
+from mmadder import cli
 
 REPO = Path(__file__).parents[2]
 DETECTOR = 'digits/faster-rcnn_cnn-r18_cnn-fpn_1xb8-8e_digits.py'

@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmadder.engine import cli
+from mmadder import cli
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs' / 'cifar10' / 'ann-awn-resnet20_1xb256_cifar10.py'

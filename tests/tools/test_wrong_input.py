@@ -11,7 +11,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmadder.engine import cli
+from mmadder import cli
 from mmadder.errors import InputError
 
 TOOLS = Path(__file__).parents[2] / 'tools'

@@ -23,9 +23,9 @@ from mmadder.analysis.checkpoint_pair import load_pair
 from mmadder.analysis.interpolation import (Interpolation, choose_metric,
                                             curve_points,
                                             plot_interpolations, read_result)
-from mmadder.analysis.tables import text_table, write_json
+from mmadder.reporting.tables import text_table, write_json
 from mmadder.analysis.testing import TestSet, find_norms, training_batches
-from mmadder.engine import cli
+from mmadder import cli
 from mmadder.errors import InputError
 
 

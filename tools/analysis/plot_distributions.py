@@ -15,11 +15,11 @@ The runs must have been trained with --record of tools/train.py.
 import argparse
 from pathlib import Path
 
-from mmadder.analysis.distributions import describe, plot_epochs, plot_fits
-from mmadder.analysis.recording import (QUANTITIES, parse_runs,
+from mmadder.runs.distributions import describe, plot_epochs, plot_fits
+from mmadder.runs.recording import (QUANTITIES, parse_runs,
                                         read_recording)
-from mmadder.analysis.tables import text_table, write_json
-from mmadder.engine import cli
+from mmadder.reporting.tables import text_table, write_json
+from mmadder import cli
 from mmadder.errors import InputError
 
 

@@ -9,11 +9,11 @@ validation metric.
 import argparse
 from pathlib import Path
 
-from mmadder.analysis.losses import (choose_curve, plot_losses, read_curves,
+from mmadder.runs.losses import (choose_curve, plot_losses, read_curves,
                                      summarize)
-from mmadder.analysis.recording import parse_runs
-from mmadder.analysis.tables import text_table, write_json
-from mmadder.engine import cli
+from mmadder.runs.recording import parse_runs
+from mmadder.reporting.tables import text_table, write_json
+from mmadder import cli
 
 ROWS = 12  # of the table of losses
 

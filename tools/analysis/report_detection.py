@@ -11,8 +11,8 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 
 from mmadder.analysis import load_detections, run_facts, write_report
-from mmadder.analysis.plots import read_scalars
-from mmadder.engine import cli, replace_data_root
+from mmadder.reporting.figures import read_scalars
+from mmadder import cli, replace_data_root
 
 
 def parse_args():
@@ -42,7 +42,7 @@ def main():
     config = Config.fromfile(args.config)
     config.merge_from_dict(args.cfg_options)
     if args.data_root:
-        replace_data_root(config, args.data_root)
+        cli.replace_data_root(config, args.data_root)
     runs = {}
     for run in args.run:
         name, _, folder = run.rpartition('=')

@@ -9,11 +9,11 @@ log; layers need --record of tools/train.py.
 """
 import argparse
 
-from mmadder.analysis.recording import parse_runs
-from mmadder.analysis.stability import verdicts
-from mmadder.analysis.stability_report import write_stability_report
-from mmadder.analysis.tables import text_table, write_json
-from mmadder.engine import cli
+from mmadder.runs.recording import parse_runs
+from mmadder.runs.stability import verdicts
+from mmadder.runs.stability_report import write_stability_report
+from mmadder.reporting.tables import text_table, write_json
+from mmadder import cli
 
 
 def parse_args():

@@ -15,14 +15,14 @@ from pathlib import Path
 import torch
 from mmengine.config import DictAction
 
-from mmadder.analysis.recording import read_recording
-from mmadder.analysis.tables import text_table, write_json
+from mmadder.runs.recording import read_recording
+from mmadder.reporting.tables import text_table, write_json
 from mmadder.analysis.testing import test_batch
 from mmadder.analysis.variance_study import (count_taps, measure_disturbance,
                                              simulate_layer, study_record,
                                              taps_of_run)
-from mmadder.engine import cli
-from mmadder.engine.checkpoint import load_pretrained
+from mmadder import cli
+from mmadder.checkpoints.state_dict import load_pretrained
 from mmadder.engine.statistics_hook import Recorder
 from mmadder.errors import InputError
 

@@ -5,7 +5,7 @@ from mmengine.registry import MODELS
 from mmpretrain.models import ResNet, ResNet_CIFAR
 from mmpretrain.models.backbones.resnet import BasicBlock
 
-from mmadder.engine.checkpoint import load_pretrained, split_pretrained
+from mmadder.checkpoints.state_dict import load_pretrained, split_pretrained
 from mmadder.errors import InputError
 
 # Classifier of torchvision's ResNets, which have no backbone prefix.
@@ -33,7 +33,7 @@ class AdderResNet(ResNet):
       gradient to its last adder.
     - ``init_cfg=dict(type='Pretrained', checkpoint=F, prefix='backbone.')``
       loads every key of the backbone or fails; see
-      :func:`mmadder.engine.checkpoint.load_pretrained`. Convolutions,
+      :func:`mmadder.checkpoints.state_dict.load_pretrained`. Convolutions,
       adders without weight norm and with weight standardization have equal
       keys: the config that MMEngine keeps in a checkpoint tells them apart,
       in a file without one nothing does.

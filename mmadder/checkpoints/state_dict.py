@@ -1,0 +1,324 @@
+"""Checkpoints load whole, or training and testing do not start.
+
+OpenMMLab's loader skips every key that is missing, unexpected or of another
+shape, and goes on. A backbone without its pretrained weights, or a test of
+half a model, then only shows in poor results.
+"""
+
+import collections
+import os.path as osp
+import pickle
+import re
+
+import torch
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.model.weight_init import PretrainedInit
+from mmengine.optim import OptimWrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import CheckpointLoader, find_latest_checkpoint
+
+from mmadder.checkpoints.classes import (ClassListHook, class_counts,
+                                       trained_classes)
+from mmadder.checkpoints.variants import recorded_variants, require_variant
+from mmadder.errors import InputError
+
+MAX_KEYS = 20  # listed of each kind in an error
+WRAPPERS = ('state_dict', 'model')
+# A file of PyTorch before 0.4.1 lacks it; torch starts it at zero.
+OPTIONAL = '.num_batches_tracked'
+# Means and stds of old preprocessors and EMA copies of MMDetection 2: present
+# in a file, they are no weights of the model.
+NOT_WEIGHTS = ('data_preprocessor.', 'ema_')
+
+
+class Difference(collections.namedtuple(
+        'Difference', 'missing unexpected misshapen')):
+    """Keys in which a state dict differs from a model.
+
+    Attributes:
+        missing (list[str]): the model has them, the state dict does not.
+        unexpected (list[str]): the state dict has them, the model does not.
+        misshapen (list[str]): 'key (shape in file, shape in model)'.
+    """
+
+    def __bool__(self):
+        return any(self)
+
+    def __str__(self):
+        kinds = dict(zip(('missing from the file', 'not in the model',
+                          'of another shape'), self))
+        lines = [f'{len(keys)} keys {kind}: {_shorten(keys)}'
+                 for kind, keys in kinds.items() if keys]
+        return '\n  '.join(lines)
+
+
+def compare_state_dict(model, state_dict, ignore=()):
+    """Compare keys and shapes of a state dict with those of a model.
+
+    Args:
+        model (nn.Module): its ``state_dict()`` says what is expected.
+        state_dict (dict[str, Tensor])
+        ignore (tuple[str]): beginnings of keys that may be unexpected.
+    Returns:
+        Difference: false if everything fits.
+    """
+    own = model.state_dict()
+    ignore = (*ignore, *NOT_WEIGHTS)
+    return Difference(
+        [key for key in own
+         if key not in state_dict and not key.endswith(OPTIONAL)],
+        [key for key in state_dict
+         if key not in own and not key.startswith(ignore)],
+        [_misshapen(model, key, state_dict[key], value)
+         for key, value in own.items()
+         if key in state_dict and state_dict[key].shape != value.shape])
+
+
+def get_state_dict(checkpoint, name):
+    """Find the tensors in a loaded checkpoint.
+
+    Args:
+        checkpoint (dict): a state dict, or a dict with one under
+            'state_dict' or 'model'; a leading 'module.' of its keys, as
+            DistributedDataParallel writes it, is taken off.
+        name (str): the file, for the error.
+    Returns:
+        dict[str, Tensor]
+    Raises:
+        InputError: no tensors there.
+    """
+    found = checkpoint if isinstance(checkpoint, dict) else {}
+    for wrapper in WRAPPERS:
+        if isinstance(found.get(wrapper), dict):
+            found = found[wrapper]
+    state_dict = {re.sub(r'^module\.', '', key): value
+                  for key, value in found.items()
+                  if isinstance(value, torch.Tensor)}
+    if not state_dict:
+        content = type(checkpoint).__name__
+        if isinstance(checkpoint, dict):
+            content += f' with {_shorten(list(map(str, checkpoint)))}'
+        raise InputError(
+            f'checkpoint {name} holds no state dict, expected a dict of '
+            "tensors, or one under 'state_dict' or 'model'; it is a "
+            f'{content}')
+    return state_dict
+
+
+def read_state_dict(checkpoint, map_location='cpu'):
+    """Read the tensors of a checkpoint file; see :func:`get_state_dict`.
+
+    Raises:
+        InputError: the file is missing, no checkpoint, or has no tensors.
+    """
+    return get_state_dict(
+        read_checkpoint(checkpoint, map_location), name=checkpoint)
+
+
+def read_classes(checkpoint):
+    """Return the class names that MMEngine noted in a checkpoint, or None.
+
+    Raises:
+        InputError: the file is missing or no checkpoint.
+    """
+    content = read_checkpoint(checkpoint, 'cpu')
+    meta = content.get('meta') if isinstance(content, dict) else None
+    dataset = (meta or {}).get('dataset_meta') or {}
+    classes = dataset.get('classes', dataset.get('CLASSES'))
+    return tuple(classes) if classes else None
+
+
+def load_pretrained(model, checkpoint, prefix=None, map_location='cpu',
+                    ignore=()):
+    """Load pretrained weights, all of them or none.
+
+    Args:
+        model (nn.Module): a backbone, for example.
+        checkpoint (str): a file, or what else MMEngine loads, such as a URL.
+        prefix (str, optional): load the keys that begin with it, without it;
+            'backbone.' for the backbone in an MMPretrain checkpoint.
+        map_location (str): device to load to.
+        ignore (tuple[str]): beginnings of keys that the file may have.
+    Raises:
+        InputError: the file is missing or no checkpoint, it was trained
+            with other layers, or its keys or shapes are not the model's; the
+            model is then unchanged, and the message lists the keys.
+    """
+    content = read_checkpoint(checkpoint, map_location)
+    state_dict = get_state_dict(content, name=checkpoint)
+    recorded = recorded_variants(content)
+    if prefix is not None:
+        prefix = prefix.rstrip('.')
+        state_dict = _below_prefix(state_dict, prefix, checkpoint)
+        recorded = _without(prefix, recorded)
+    require_variant(model, state_dict, recorded, checkpoint)
+    difference = compare_state_dict(model, state_dict, ignore)
+    if difference:
+        raise InputError(
+            f'pretrained checkpoint {checkpoint} does not fit '
+            f'{type(model).__name__}:\n  {difference}'
+            f'{_prefix_advice(prefix, difference)}')
+    model.load_state_dict(state_dict, strict=False)
+
+
+def split_pretrained(init_cfg):
+    """Split an ``init_cfg`` into initializers and pretrained checkpoint.
+
+    Args:
+        init_cfg (dict | list[dict], optional)
+    Returns:
+        (list[dict], dict | None): the initializers, and the arguments of the
+        last ``Pretrained`` entry, without its type.
+    """
+    cfgs = [init_cfg] if isinstance(init_cfg, dict) else list(init_cfg or ())
+    initializers, pretrained = [], None
+    for cfg in cfgs:
+        if cfg['type'] in ('Pretrained', PretrainedInit):
+            pretrained = {key: cfg[key] for key in cfg if key != 'type'}
+        else:
+            initializers.append(cfg)
+    return initializers, pretrained
+
+
+@HOOKS.register_module()
+class CheckpointCheckHook(ClassListHook):
+    """Compare a checkpoint with the model before the runner loads it.
+
+    Testing and resuming need a checkpoint in which every key and shape fits,
+    trained for the dataset's classes in their order (but for
+    ``compare_classes=False``). Fine-tuning (``load_from`` in training) may
+    replace parts of the model, such as a head for other classes: there,
+    something must fit, and MMEngine logs what does not. In a config::
+
+        custom_hooks = [dict(type='CheckpointCheckHook')]
+
+    Raises:
+        InputError: the file does not exist, has no state dict, was trained
+            with other layers (adders with another weight norm, say), or does
+            not fit; the message lists the keys and says what to do.
+    """
+
+    priority = 'VERY_HIGH'  # EMAHook reads the checkpoint afterwards
+
+    def before_run(self, runner):
+        name = _checkpoint_name(runner)
+        if name and '://' not in name and not osp.isfile(name):
+            raise InputError(
+                f'checkpoint {name} does not exist, expected the file to '
+                'test, to resume or to start from (load_from)')
+
+    def after_load_checkpoint(self, runner, checkpoint):
+        name = _checkpoint_name(runner)
+        model = _unwrap(runner.model)
+        state_dict = get_state_dict(checkpoint, name)
+        # The runner knows no other key, and would load nothing.
+        checkpoint.setdefault('state_dict', state_dict)
+        self.trained = name, trained_classes(checkpoint)
+        require_variant(model, state_dict, recorded_variants(checkpoint), name,
+                        getattr(runner.cfg, 'filename', None))
+        difference = compare_state_dict(model, state_dict)
+        if runner._resume:
+            self._require_fit(model, difference, name, 'resume')
+            self._require_training_state(checkpoint, name)
+        elif isinstance(runner.optim_wrapper, OptimWrapper):
+            self._require_overlap(model, state_dict, name)
+        else:
+            self._require_fit(model, difference, name, 'test')
+
+    def _require_fit(self, model, difference, name, verb):
+        if difference:
+            raise InputError(
+                f'checkpoint {name} does not fit {type(model).__name__}:\n'
+                f'  {difference}\n'
+                f'To {verb}, use the config that it was trained with')
+
+    def _require_training_state(self, checkpoint, name):
+        missing = [key for key in ('meta', 'message_hub', 'optimizer')
+                   if key not in checkpoint]
+        if missing:
+            raise InputError(
+                f'checkpoint {name} cannot be resumed, it has no '
+                f'{", ".join(missing)}; start from its weights with '
+                'load_from instead')
+
+    def _require_overlap(self, model, state_dict, name):
+        own = model.state_dict()
+        if not any(key in own and own[key].shape == value.shape
+                   for key, value in state_dict.items()):
+            raise InputError(
+                f'nothing in checkpoint {name} fits {type(model).__name__}:\n'
+                f'  {compare_state_dict(model, state_dict)}\n'
+                'For a pretrained backbone set, instead of load_from, '
+                "model.backbone.init_cfg=dict(type='Pretrained', "
+                f"checkpoint={name!r}, prefix='backbone.')")
+
+
+def _misshapen(model, key, found, expected):
+    shapes = (f'{tuple(found.shape)} in the file, {tuple(expected.shape)} in '
+              'the model')
+    counts = class_counts(model, key, found, expected)
+    if counts:
+        shapes += f', for {counts[0]} and {counts[1]} classes'
+    return f'{key} ({shapes})'
+
+
+def _checkpoint_name(runner):
+    """Return the file that the runner loads, None if there is none."""
+    if runner._load_from is None and runner._resume:
+        return find_latest_checkpoint(runner.work_dir)
+    return runner._load_from
+
+
+def _unwrap(model):
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
+
+
+def read_checkpoint(checkpoint, map_location='cpu'):
+    """Read a checkpoint file, or what else MMEngine loads, such as a URL.
+
+    Raises:
+        InputError: the file is missing or no checkpoint.
+    """
+    try:
+        return CheckpointLoader.load_checkpoint(
+            checkpoint, map_location=map_location)
+    except FileNotFoundError as error:
+        raise InputError(f'pretrained checkpoint {checkpoint} does not '
+                         'exist; train it first, or set init_cfg=None to '
+                         'start from random weights') from error
+    except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise InputError(f'{checkpoint} cannot be read as a PyTorch '
+                         f'checkpoint: {error}') from error
+
+
+def _below_prefix(state_dict, prefix, name):
+    below = _without(prefix, state_dict)
+    if not below:
+        first_parts = dict.fromkeys(key.split('.')[0] for key in state_dict)
+        raise InputError(
+            f"checkpoint {name} has no key that begins with '{prefix}.'; its "
+            f'keys begin with {_shorten(list(first_parts))}. If it holds '
+            'the backbone alone, leave prefix out')
+    return below
+
+
+def _without(prefix, named):
+    """Return the entries of a module by their names within it."""
+    return {key[len(prefix) + 1:]: value for key, value in named.items()
+            if f'{key}.'.startswith(f'{prefix}.')}
+
+
+def _prefix_advice(prefix, difference):
+    nested = any(key.startswith('backbone.') for key in difference.unexpected)
+    if prefix is None and nested:
+        return "\nThe file holds a whole model: set prefix='backbone.'"
+    return ''
+
+
+def _shorten(names):
+    """Join the first names and say how many are left out."""
+    more = len(names) - MAX_KEYS
+    shown = ', '.join(names[:MAX_KEYS])
+    return f'{shown} and {more} more' if more > 0 else shown

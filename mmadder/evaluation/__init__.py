@@ -1,0 +1,3 @@
+from .cross_entropy import CrossEntropyMetric
+
+__all__ = ['CrossEntropyMetric']

@@ -1,0 +1,37 @@
+"""Quantized models as checkpoints."""
+import os
+import os.path as osp
+import pickle
+
+import torch
+
+MARK = 'mmadder_quantized'  # in a checkpoint's meta: bits
+
+
+def save_quantized(model, path, meta=None):
+    """Write a model of :func:`mmadder.inference.quantize`.
+
+    Args:
+        model (nn.Module)
+        path (str): file to write; whole or not at all.
+        meta (dict, optional): goes into the checkpoint's meta, such as
+            ``dataset_meta``.
+    """
+    partial = f'{path}.partial'
+    os.makedirs(osp.dirname(path) or '.', exist_ok=True)
+    torch.save(dict(meta={**(meta or {}), MARK: 8},
+                    state_dict=model.state_dict()), partial)
+    os.replace(partial, path)
+
+
+def is_quantized(path):
+    """Whether a checkpoint file holds a quantized model."""
+    if '://' in path:
+        return False
+    # Only ours are plain tensors and numbers; others may need unpickling.
+    try:
+        checkpoint = torch.load(path, map_location='cpu', weights_only=True,
+                                mmap=True)
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError):
+        return False
+    return isinstance(checkpoint, dict) and MARK in checkpoint.get('meta', {})

@@ -1,0 +1,51 @@
+"""Operators of inference on the CPU: fused epilogue, 8-bit codes.
+
+``torch.ops.mmadder.adder_conv2d_fused`` and ``adder_conv2d_int8`` end an
+adder convolution, Y = -sum \\|X - W\\|, with the batch norm, shortcut and
+ReLU that follow it::
+
+    relu((Y - mean) * scale + bias + residual)
+
+mean, scale and bias are (C_out,), residual is shaped like the output or
+None. They have no gradient. :mod:`mmadder.inference.fusion` and
+:mod:`mmadder.inference` put them into models.
+"""
+import torch
+
+from .adder_conv2d import output_size
+from .extension import is_built
+
+
+def pack_weight(weight, groups=1):
+    """Lay a weight out as this processor's kernels read it.
+
+    Args:
+        weight (Tensor): (C_out, C_in / groups, K_h, K_w), on the CPU:
+            float32, or uint8 codes.
+        groups (int): of the convolution.
+
+    Returns:
+        Tensor: one axis, weight's dtype; of use to this process only.
+    """
+    return torch.ops.mmadder.adder_conv2d_pack_weight(weight, groups)
+
+
+def _fake_fused(input, weight, packed_weight, mean, scale, bias, residual,
+                relu, stride, padding, dilation, groups, mode):
+    return _fake_output(input, weight, mean, stride, padding, dilation)
+
+
+def _fake_int8(input, weight, packed_weight, code_scale, zero_point, mean,
+               scale, bias, residual, relu, stride, padding, dilation,
+               groups):
+    return _fake_output(input, weight, mean, stride, padding, dilation)
+
+
+def _fake_output(input, weight, mean, stride, padding, dilation):
+    return mean.new_empty(
+        output_size(input, weight, stride, padding, dilation))
+
+
+if is_built():
+    torch.library.register_fake('mmadder::adder_conv2d_fused', _fake_fused)
+    torch.library.register_fake('mmadder::adder_conv2d_int8', _fake_int8)

@@ -1,0 +1,156 @@
+"""What a training left in its work directory."""
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from mmengine.config import Config
+
+from mmadder.errors import InputError
+
+from mmadder.reporting.figures import read_scalars, run_folders
+
+# Preferred in this order, where a run logs several; higher is better in all.
+METRICS = ('pascal_voc/mAP', 'coco/bbox_mAP', 'accuracy/top1')
+NO_METRICS = {'step', 'time', 'data_time', 'memory', 'epoch', 'iter'}
+STAMP = re.compile(r'^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d', re.MULTILINE)
+STAMP_FORMAT = '%Y/%m/%d %H:%M:%S'
+# Of VOCMetric: | class | gts | dets | recall | ap |
+VOC_ROW = re.compile(
+    r'^\| (\S.*?) +\| \d+ +\| \d+ +\| [\d.]+ +\| ([\d.]+) +\|$', re.MULTILINE)
+VOC_MEAN = re.compile(r'^\| mAP +\|[| ]+\| ([\d.]+) +\|$', re.MULTILINE)
+COCO_CLASS = re.compile(r'^coco/(.+)_precision$')
+
+
+@dataclass
+class Run:
+    """One training, resumed or not.
+
+    Attributes:
+        folder (str): its work directory.
+        train, val (list of dict): records of :func:`read_scalars`.
+        classes (tuple of str | None): of the validation set, if the config
+            names them.
+        log (str): all its log files.
+        seconds (float): wall time of all attempts, validation included.
+    """
+    folder: str
+    train: list
+    val: list
+    classes: tuple = None
+    log: str = ''
+    seconds: float = 0.
+
+    @property
+    def step_name(self):
+        """What the steps of ``val`` count."""
+        epochs = [record.get('epoch', 0) for record in self.train]
+        last = self.val[-1]['step'] if self.val else 0
+        return 'epoch' if last <= max(epochs, default=0) else 'iteration'
+
+    def class_ap(self, metric):
+        """Return average precision by class after the last evaluation.
+
+        VOCMetric only prints it: then the table whose mean is the last
+        value of the metric is taken. CocoMetric logs it if it is told
+        ``classwise=True``. Empty if there is none.
+        """
+        last = {match[1]: value for key, value in self.val[-1].items()
+                if (match := COCO_CLASS.match(key))}
+        if last and metric.startswith('coco/'):
+            return last
+        tables = self.log.split('iou_thr: ')[:0:-1]
+        for table in tables:
+            mean = VOC_MEAN.search(table)
+            if mean and abs(float(mean[1]) - self.val[-1][metric]) < 6e-4:
+                return {name: float(ap)
+                        for name, ap in VOC_ROW.findall(table)}
+        return {}
+
+
+def read_run(folder):
+    """Read a training of MMDetection or MMPretrain.
+
+    Args:
+        folder (str | Path): work directory, or one time-stamped folder.
+    Returns:
+        Run
+    Raises:
+        InputError: no run is there, or one without training.
+    """
+    if not Path(folder).is_dir():
+        raise InputError(f'{folder} is not a directory, expected the work '
+                         'directory of a run')
+    train, val = read_scalars(folder)
+    if not train:
+        raise InputError(f'{folder} has no training losses yet')
+    folders = run_folders(folder)
+    logs = [path.read_text(errors='replace') for stamped in folders
+            for path in sorted(stamped.glob('*.log'))]
+    return Run(str(folder), train, val, _classes(folders[-1]),
+               '\n'.join(logs), sum(map(_seconds, logs)))
+
+
+def choose_metric(validations):
+    """Find the validation metric that all runs have.
+
+    Args:
+        validations (dict): name of a run to its validation records.
+    Returns:
+        str: one of METRICS, else a mAP, else the first.
+    Raises:
+        InputError: none is common; the message lists what each run has.
+    """
+    found = {name: _metrics(records) for name, records in validations.items()}
+    common = [key for key in next(iter(found.values()))
+              if all(key in keys for keys in found.values())]
+    if not common:
+        raise InputError('the runs have no validation metric in common:'
+                         + _listing(found))
+    ranking = [*METRICS, *(key for key in common if key.endswith('mAP'))]
+    return next((key for key in ranking if key in common), common[0])
+
+
+def require_metric(validations, metric):
+    """Raise InputError unless all runs have the metric."""
+    found = {name: _metrics(records) for name, records in validations.items()}
+    if not all(metric in keys for keys in found.values()):
+        raise InputError(f'not every run has the metric {metric!r}:'
+                         + _listing(found))
+
+
+def _metrics(records):
+    """Keys that every record has, in order."""
+    keys = dict.fromkeys(key for record in records for key in record)
+    return [key for key in keys if key not in NO_METRICS
+            and all(key in record for record in records)]
+
+
+def _listing(found):
+    return ''.join(
+        f'\n  {name}: {", ".join(keys) or "no validation"}'
+        for name, keys in found.items())
+
+
+def _seconds(log):
+    stamps = STAMP.findall(log)
+    if not stamps:
+        return 0.
+    first, last = (datetime.strptime(stamp, STAMP_FORMAT)
+                   for stamp in (stamps[0], stamps[-1]))
+    return (last - first).total_seconds()
+
+
+def _classes(folder):
+    path = folder / 'vis_data' / 'config.py'
+    if not path.is_file():
+        return None
+    config = Config.fromfile(path, import_custom_modules=False)
+    dataset = (config.get('val_dataloader') or {}).get('dataset') or {}
+    while 'metainfo' not in dataset:
+        inner = dataset.get('dataset') or dataset.get('datasets')
+        if not inner:
+            return None
+        dataset = inner[0] if isinstance(inner, list) else inner
+    classes = (dataset['metainfo'] or {}).get('classes')
+    return tuple(classes) if classes else None

@@ -1,0 +1,158 @@
+"""8-bit models stay close to their float originals."""
+import pytest
+import torch
+from mmengine.registry import MODELS
+from mmpretrain.structures import DataSample
+from torch import nn
+
+from mmadder.inference.fusion import FusedAdderConv2d, fuse_adder_bn
+from mmadder.layers import AdderConv2d
+from mmadder.inference import (QuantizedAdderConv2d, empty_quantized,
+                                  is_quantized, quantize, save_quantized)
+
+
+def make_classifier():
+    torch.manual_seed(0)
+    model = MODELS.build(dict(
+        type='mmpretrain.ImageClassifier',
+        data_preprocessor=dict(
+            type='mmpretrain.ClsDataPreprocessor', mean=[0.] * 3,
+            std=[255.] * 3, num_classes=4),
+        backbone=dict(type='AdderResNet', depth=18, base_channels=8,
+                      stem_channels=8),
+        neck=dict(type='mmpretrain.GlobalAveragePooling'),
+        head=dict(type='mmpretrain.LinearClsHead', num_classes=4,
+                  in_channels=64, topk=(1, ))))
+    model.init_weights()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # statistics of the first batch
+    model.train()
+    with torch.no_grad():
+        model(torch.rand(8, 3, 32, 32), mode='tensor')
+    return model.eval()
+
+
+def make_batches(count=3, size=4):
+    generator = torch.Generator().manual_seed(1)
+    return [dict(
+        inputs=list(torch.randint(0, 256, (size, 3, 32, 32),
+                                  generator=generator, dtype=torch.uint8)),
+        data_samples=[DataSample().set_gt_label(0) for _ in range(size)])
+        for _ in range(count)]
+
+
+class OneLayer(nn.Module):
+    """An adder with norm, and the test_step that calibration calls."""
+
+    def __init__(self, bounds):
+        super().__init__()
+        self.layer = nn.Sequential(AdderConv2d(6, 5, 3, padding=1),
+                                   nn.BatchNorm2d(5))
+        self.bounds = bounds
+
+    def forward(self, x):
+        return self.layer(x)
+
+    test_step = forward
+
+    def batch(self, seed):
+        generator = torch.Generator().manual_seed(seed)
+        low, high = self.bounds
+        return torch.rand(2, 6, 8, 8, generator=generator) * (
+            high - low) + low
+
+
+@pytest.mark.parametrize('bounds', [(0, 4), (-3, 3), (5, 9)])
+def test_error_of_a_layer_is_within_its_bound(bounds):
+    """Each term is off by a step at most: half of x's and half of w's."""
+    model = OneLayer(bounds).eval()
+    with torch.no_grad():
+        model.layer[0].weight.clamp_(-3, 3)
+    quantized = quantize(model, [model.batch(0), model.batch(1)],
+                         progress=False)
+    layer, = (m for m in quantized.modules()
+              if isinstance(m, QuantizedAdderConv2d))
+    x = model.batch(1)
+    with torch.no_grad():
+        error = (quantized(x) - model(x)).abs().max()
+    scale = layer.code_scale.item()
+    assert 5.5 / 255 < scale < 12.5 / 255
+    assert 0 < error <= 54 * scale
+    assert error < 0.25 * 54 * scale  # typically, errors cancel
+
+
+def test_classifier_keeps_its_features_and_predictions():
+    model, batches = make_classifier(), make_batches()
+    quantized = quantize(model, batches, progress=False)
+    x = torch.stack(batches[0]['inputs']).float() / 255
+    with torch.no_grad():
+        expected = model(x, mode='tensor')[0].flatten()
+        actual = quantized(x, mode='tensor')[0].flatten()
+    correlation = torch.corrcoef(torch.stack([expected, actual]))[0, 1]
+    assert correlation > 0.98
+    assert not any(isinstance(m, AdderConv2d) for m in quantized.modules())
+    assert all(isinstance(m, QuantizedAdderConv2d)
+               for m in quantized.modules() if isinstance(m, FusedAdderConv2d))
+
+
+def test_calibration_ends_after_the_given_batches():
+    seen = []
+
+    def loader():
+        for batch in make_batches(5, 1):
+            seen.append(batch)
+            yield batch
+
+    quantize(make_classifier(), loader(), batches=2, progress=False)
+    assert len(seen) == 2
+
+
+def test_other_devices_compute_the_same():
+    layer = OneLayer((-1, 2)).eval()
+    fused = fuse_adder_bn(layer).layer[0]
+    quantized = QuantizedAdderConv2d(fused, -3., 3.)
+    x = layer.batch(0)
+    with torch.no_grad():
+        composed = quantized._composed(
+            quantized.to_codes(x).float() - quantized.zero_point,
+            quantized.weight.float() - quantized.zero_point,
+            quantized.code_scale, None)
+        torch.testing.assert_close(quantized(x), composed)
+
+
+def test_checkpoint(tmp_path):
+    model, path = make_classifier(), str(tmp_path / 'folder' / 'int8.pth')
+    quantized = quantize(model, make_batches(1), progress=False)
+    save_quantized(quantized, path, dict(dataset_meta=dict(classes=('a', ))))
+    assert is_quantized(path)
+    checkpoint = torch.load(path, weights_only=True)
+    assert checkpoint['meta']['dataset_meta'] == dict(classes=('a', ))
+    loaded = empty_quantized(make_classifier())
+    loaded.load_state_dict(checkpoint['state_dict'])
+    x = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(loaded(x, mode='tensor')[0],
+                           quantized(x, mode='tensor')[0])
+
+
+def test_other_files_are_not_quantized(tmp_path):
+    path = tmp_path / 'float.pth'
+    torch.save(dict(meta=dict(epoch=1), state_dict={}), path)
+    assert not is_quantized(str(path))
+    path.write_text('no checkpoint')
+    assert not is_quantized(str(path))
+    assert not is_quantized(str(tmp_path / 'missing.pth'))
+
+
+def test_errors():
+    model = make_classifier()
+    with pytest.raises(RuntimeError, match='gave no batch'):
+        quantize(model, [], progress=False)
+    with pytest.raises(RuntimeError, match='in training mode'):
+        quantize(model.train(), make_batches(), progress=False)
+    layer = OneLayer((0, 1)).eval()
+    with pytest.raises(ValueError, match='input of layer.0 has values that '
+                       'are not finite'):
+        quantize(layer, [torch.full((1, 6, 8, 8), float('nan'))],
+                 progress=False)
