@@ -10,8 +10,16 @@ from .version import __version__
 if MISSING:
     raise ImportError(MISSING)
 
-from . import (analysis, datasets, engine, evaluation, layers, models, ops,
-               robustness)
+from . import (
+    analysis,
+    datasets,
+    engine,
+    evaluation,
+    layers,
+    models,
+    ops,
+    robustness,
+)
 
 __all__ = [
     '__version__', 'analysis', 'datasets', 'engine', 'evaluation', 'layers',

@@ -9,9 +9,9 @@ MMDetection and MMPretrain, for resumed trainings and for one that still runs.
 import argparse
 import os.path as osp
 
-from mmadder.runs.comparison import write_comparison
 from mmadder import cli
 from mmadder.errors import InputError
+from mmadder.runs.comparison import write_comparison
 
 
 def parse_args():

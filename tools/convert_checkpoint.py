@@ -9,16 +9,14 @@ or nothing is written. Where tensors had to be rounded to float32, they may
 deviate as much as the source does when it is computed in float32.
 """
 import argparse
-import os
 import os.path as osp
 
-import torch
-from mmengine.config import Config, DictAction
-
-from mmadder.checkpoints import SOURCES, convert_checkpoint
 from mmadder import cli
+from mmadder.checkpoints import SOURCES, convert_checkpoint
 from mmadder.checkpoints.state_dict import get_state_dict, read_checkpoint
 from mmadder.checkpoints.variants import recorded_variants
+from mmadder.files import require_file, save_checkpoint
+from mmadder.models import build_model
 
 
 def parse_args():
@@ -31,8 +29,7 @@ def parse_args():
     parser.add_argument('--source', choices=SOURCES, help='what CHECKPOINT '
                         'is; needed for ann and ws, whose keys are equal, '
                         'if it carries no config')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
-                        default={}, metavar='KEY=VALUE')
+    cli.add_cfg_options(parser)
     cli.add_trust_option(parser)
     return parser.parse_args()
 
@@ -40,22 +37,19 @@ def parse_args():
 def main():
     args = parse_args()
     cli.read_trust(args)
-    cli.require_file(args.config, 'config')
-    cli.require_file(args.checkpoint, 'checkpoint')
-    config = Config.fromfile(args.config)
-    config.merge_from_dict(args.cfg_options)
+    require_file(args.checkpoint, 'checkpoint')
+    config = cli.load_config(args.config, cfg_options=args.cfg_options)
     checkpoint = read_checkpoint(args.checkpoint)
     state_dict = get_state_dict(checkpoint, args.checkpoint)
     converted, deviation, rounding = convert_checkpoint(
-        state_dict, cli.build_model(config), args.source,
+        state_dict, build_model(config), args.source,
         recorded_variants(checkpoint))
     meta = dict(
         converted_from=osp.basename(args.checkpoint),
         cfg=config.pretty_text)  # tells ann, ws and cnn apart
     if 'dataset_meta' in checkpoint.get('meta', ()):
         meta['dataset_meta'] = checkpoint['meta']['dataset_meta']
-    os.makedirs(osp.dirname(args.out) or '.', exist_ok=True)
-    torch.save(dict(meta=meta, state_dict=converted), args.out)
+    save_checkpoint(dict(meta=meta, state_dict=converted), args.out)
     print(f'{args.out}: {len(converted)} tensors; outputs deviate by '
           f'{deviation:.1e} at most, with rounded tensors by {rounding:.1e}')
 

@@ -6,13 +6,12 @@ For one picture of the size that the config tests with. Batch norms and
 weight normalization are not counted; energy is that of 45 nm.
 """
 import argparse
-import json
 
-from mmengine.config import Config, DictAction
-
-from mmadder.analysis.complexity import count_operations, input_shape
 from mmadder import cli
+from mmadder.analysis.complexity import count_operations, input_shape
 from mmadder.errors import InputError
+from mmadder.files import write_json
+from mmadder.models import build_model
 
 COLUMNS = ('multiplications', 'additions', 'parameters', 'energy_fp32_uJ',
            'energy_int8_uJ')
@@ -27,24 +26,20 @@ def parse_args():
                         "pixels, default: that of the config's test pipeline")
     parser.add_argument('--json', metavar='FILE',
                         help='write all figures to a file')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
-                        default={}, metavar='KEY=VALUE')
+    cli.add_cfg_options(parser)
     return parser.parse_args()
 
 
 def main():
     args = parse_args()
-    cli.require_file(args.config, 'config')
-    config = Config.fromfile(args.config)
-    config.merge_from_dict(args.cfg_options)
+    config = cli.load_config(args.config, cfg_options=args.cfg_options)
     if args.shape and min(args.shape) < 1:
         raise InputError(f'--shape must be positive, got {args.shape}')
     shape = tuple(args.shape or input_shape(config))
-    counts = count_operations(cli.build_model(config), shape)
+    counts = count_operations(build_model(config), shape)
     print_table(counts)
     if args.json:
-        with open(args.json, 'w') as file:
-            json.dump(counts, file, indent=1)
+        write_json(args.json, counts)
         print(f'written: {args.json}')
 
 

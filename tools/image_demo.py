@@ -7,11 +7,10 @@ IMAGE may be a folder of pictures. The data of the config are not needed.
 import argparse
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
 from tqdm import tqdm
 
-from mmadder.analysis.demo import Demo, find_pictures
 from mmadder import cli
+from mmadder.analysis.demo import Demo, find_pictures
 from mmadder.errors import InputError
 
 
@@ -27,8 +26,7 @@ def parse_args():
     parser.add_argument('--score-thr', type=float, default=0.3,
                         help='least score of a box, default: %(default)s')
     cli.add_device_option(parser)
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
-                        default={}, metavar='KEY=VALUE')
+    cli.add_cfg_options(parser)
     cli.add_trust_option(parser)
     return parser.parse_args()
 
@@ -41,9 +39,7 @@ def main():
     if out.resolve() == pictures[0].parent.resolve():
         raise InputError(f'--out {out} is the folder of the pictures, which '
                          'would be overwritten; choose another')
-    cli.require_file(args.config, 'config')
-    config = Config.fromfile(args.config)
-    config.merge_from_dict(args.cfg_options)
+    config = cli.load_config(args.config, cfg_options=args.cfg_options)
     demo = Demo(config, args.checkpoint, args.device)
     out.mkdir(parents=True, exist_ok=True)
     for path in tqdm(pictures, unit='picture', disable=len(pictures) == 1):

@@ -4,8 +4,8 @@
 """
 import argparse
 
-from mmadder.datasets import make_digits
 from mmadder import cli
+from mmadder.datasets import make_digits
 
 
 def parse_args():

@@ -8,8 +8,9 @@ The ranges of values are taken from batches of the validation set.
 import os.path as osp
 
 from mmadder import cli
-from mmadder.inference import is_quantized, quantize, save_quantized
 from mmadder.errors import InputError
+from mmadder.files import require_file
+from mmadder.inference import is_quantized, quantize, save_quantized
 
 
 def parse_args():
@@ -28,8 +29,8 @@ def parse_args():
 
 def main():
     args = parse_args()
-    cli.require_file(args.checkpoint, 'checkpoint')
-    cfg = cli.load_config(args, ('val_dataloader', ))
+    require_file(args.checkpoint, 'checkpoint')
+    cfg = cli.runner_config(args, ('val_dataloader', ))
     if is_quantized(args.checkpoint):
         raise InputError(f'{args.checkpoint} is quantized already')
     cfg.load_from, cfg.resume = args.checkpoint, False

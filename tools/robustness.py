@@ -18,20 +18,36 @@ import hashlib
 from fractions import Fraction
 from pathlib import Path
 
-from mmengine.config import DictAction
 from tqdm import tqdm
 
 from mmadder import cli
 from mmadder.checkpoints.state_dict import load_pretrained
 from mmadder.errors import InputError
-from mmadder.robustness import (Attack, BudgetError, Column,
-                                DetectionEvaluation, Evaluation, Pictures,
-                                PixelClassifier, PixelDetector,
-                                attacker_columns, check_detector,
-                                check_features, check_model, check_row,
-                                check_sweep, eps_sweep, load_pixels,
-                                markdown_table, recalibrate, steps_sweep,
-                                table_columns, write_merged)
+from mmadder.files import require_file
+from mmadder.models import build_model
+from mmadder.robustness import (
+    Attack,
+    BudgetError,
+    Column,
+    DetectionEvaluation,
+    Evaluation,
+    Pictures,
+    PixelClassifier,
+    PixelDetector,
+    attacker_columns,
+    check_detector,
+    check_features,
+    check_model,
+    check_row,
+    check_sweep,
+    eps_sweep,
+    load_pixels,
+    markdown_table,
+    recalibrate,
+    steps_sweep,
+    table_columns,
+    write_merged,
+)
 from mmadder.robustness.columns import TABLE
 
 EPS_SWEEP = [i / 100 for i in range(1, 11)]
@@ -84,10 +100,7 @@ def parse_args():
                         'or with 1 to 50 steps')
     parser.add_argument('--sweep-images', type=int, help='default: all')
     cli.add_device_option(parser)
-    parser.add_argument('--data-root', help='as for tools/test.py')
-    parser.add_argument('--cfg-options', nargs='+',
-                        action=DictAction, default={},
-                        metavar='KEY=VALUE')
+    cli.add_config_options(parser)
     cli.add_trust_option(parser)
     parser.add_argument('--merge', nargs='+', metavar='FILE')
     parser.add_argument('--out', help='folder for --merge')
@@ -101,6 +114,7 @@ def parse_args():
 
 def main():
     args = parse_args()
+    cli.read_trust(args)
     if args.merge:
         table, written = write_merged(args.merge, args.out)
         print(table, *map(str, written), sep='\n')
@@ -203,13 +217,11 @@ def default(value, otherwise):
 
 def load(config, checkpoint, args, train=False):
     """Return a model of pixels, its config and the checkpoint's hash."""
-    cli.require_file(checkpoint, 'checkpoint')
-    cfg = cli.load_config(argparse.Namespace(
-        config=config, cfg_options=args.cfg_options, local_rank=0,
-        data_root=args.data_root, launcher='none', work_dir=None,
-        trust_checkpoint=args.trust_checkpoint),
-        ('test_dataloader', 'train_dataloader')[:1 + train])
-    model = cli.build_model(cfg)
+    require_file(checkpoint, 'checkpoint')
+    cfg = cli.load_config(
+        config, ('test_dataloader', 'train_dataloader')[:1 + train],
+        cfg_options=args.cfg_options, data_root=args.data_root)
+    model = build_model(cfg)
     load_pretrained(model, checkpoint)
     model.to(args.device)
     digest = hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()[:16]

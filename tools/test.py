@@ -11,8 +11,9 @@ from mmengine.evaluator import DumpResults
 
 from mmadder import cli
 from mmadder.errors import InputError
-from mmadder.inference.fusion import fuse_adder_bn
+from mmadder.files import require_file
 from mmadder.inference import empty_quantized, is_quantized
+from mmadder.inference.fusion import fuse_adder_bn
 
 
 def parse_args():
@@ -35,11 +36,11 @@ def parse_args():
 
 def main():
     args = parse_args()
-    cli.require_file(args.checkpoint, 'checkpoint')
+    require_file(args.checkpoint, 'checkpoint')
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise InputError(f'--out {args.out}: expected a name that ends with '
                          '.pkl or .pickle')
-    cfg = cli.load_config(args, ('test_dataloader', ))
+    cfg = cli.runner_config(args, ('test_dataloader', ))
     cfg.load_from, cfg.resume = args.checkpoint, False
     if args.show or args.show_dir:
         draw_predictions(cfg, args)

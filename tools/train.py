@@ -9,6 +9,7 @@ from mmengine.device import get_device
 
 from mmadder import cli
 from mmadder.errors import InputError
+from mmadder.files import require_file
 
 
 def parse_args():
@@ -35,7 +36,7 @@ def parse_args():
 def main():
     args = parse_args()
     validation = () if args.no_validate else ('val_dataloader', )
-    cfg = cli.load_config(args, ('train_dataloader', *validation))
+    cfg = cli.runner_config(args, ('train_dataloader', *validation))
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     set_randomness(cfg, args)
@@ -48,7 +49,7 @@ def main():
     if args.resume:
         cli.resume(cfg, args.resume)
     elif cfg.get('load_from'):
-        cli.require_file(cfg.load_from, 'load_from')
+        require_file(cfg.load_from, 'load_from')
     cli.build_runner(cfg).train()
 
 

@@ -1,6 +1,11 @@
 from .detection_report import run_facts, write_report
-from .detections import (Detections, average_precision, confusion_matrix,
-                         join_annotations, load_detections)
+from .detections import (
+                         Detections,
+                         average_precision,
+                         confusion_matrix,
+                         join_annotations,
+                         load_detections,
+)
 from .report_hook import DetectionReportHook
 
 __all__ = [

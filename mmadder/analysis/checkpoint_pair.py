@@ -3,7 +3,9 @@ import torch
 
 from mmadder.checkpoints.state_dict import load_pretrained, read_state_dict
 from mmadder.errors import InputError
+from mmadder.text import shorten
 
+MAX_NAMES = 5  # in a message
 COUNTER = '.num_batches_tracked'
 
 
@@ -37,13 +39,13 @@ def require_same_architecture(first, second, names):
         keys = [key for key in own
                 if key not in other and not key.endswith(COUNTER)]
         if keys:
-            differences.append(f'{len(keys)} keys {kind}: {_short(keys)}')
+            differences.append(f'{len(keys)} keys {kind}: {shorten(keys, MAX_NAMES)}')
     shapes = [f'{key} ({tuple(value.shape)} and {tuple(second[key].shape)})'
               for key, value in first.items()
               if key in second and second[key].shape != value.shape]
     if shapes:
         differences.append(f'{len(shapes)} of different shapes: '
-                           f'{_short(shapes)}')
+                           f'{shorten(shapes, MAX_NAMES)}')
     if differences:
         raise InputError(
             '{} and {} are of different architectures and have no line '
@@ -68,8 +70,3 @@ def load_pair(model, names):
         pair.append({key: value.clone()
                      for key, value in model.state_dict().items()})
     return pair
-
-
-def _short(names, shown=5):
-    more = len(names) - shown
-    return ', '.join(names[:shown]) + (f' and {more} more' if more > 0 else '')

@@ -11,14 +11,16 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DATASETS, DefaultScope
 from mmpretrain.visualization import UniversalVisualizer
 
+from mmadder.checkpoints.classes import trained_classes
+from mmadder.checkpoints.state_dict import load_pretrained, read_checkpoint
 from mmadder.datasets.loading import CheckedLoadImageFromFile
-from mmadder import cli
-from mmadder.checkpoints.state_dict import load_pretrained, read_classes
 from mmadder.errors import InputError
+from mmadder.files import require_file
 from mmadder.inference import empty_quantized, is_quantized
+from mmadder.models import build_model
+from mmadder.reporting.figures import COLOURS
 
 from .complexity import input_shape
-from mmadder.reporting.figures import COLOURS
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 SIDE = 480  # a picture whose shorter side is smaller is drawn larger
@@ -43,8 +45,8 @@ class Demo:
             raise InputError('the config must be of MMDetection or '
                              'MMPretrain, its default_scope is '
                              f'{self.scope!r}')
-        cli.require_file(checkpoint, 'checkpoint')
-        model = cli.build_model(cfg)
+        require_file(checkpoint, 'checkpoint')
+        model = build_model(cfg)
         if is_quantized(checkpoint):
             model = empty_quantized(model)
         load_pretrained(model, checkpoint)
@@ -52,7 +54,8 @@ class Demo:
         self.pipeline = self._build_pipeline(cfg)
         self.loader = CheckedLoadImageFromFile()
         meta = self._dataset_meta(cfg)
-        self.classes = read_classes(checkpoint) or meta.get('classes')
+        self.classes = trained_classes(
+            read_checkpoint(checkpoint)) or meta.get('classes')
         self.visualizer = DetLocalVisualizer(line_width=2)
         self.visualizer.dataset_meta = dict(
             classes=self.classes, palette=meta.get('palette') or _palette(

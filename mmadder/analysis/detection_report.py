@@ -13,12 +13,17 @@ import numpy as np
 import torch
 
 from mmadder.errors import InputError
+from mmadder.reporting.figures import (
+    SCORE_TO_DRAW,
+    draw_predictions,
+    plot_confusion,
+    plot_precision_recall,
+    plot_training,
+)
+from mmadder.runs.run import choose_metric
 from mmadder.version import __version__
 
 from .detections import average_precision, confusion_matrix
-from mmadder.reporting.figures import (SCORE_TO_DRAW, draw_predictions, plot_confusion,
-                    plot_precision_recall, plot_training)
-from mmadder.runs.run import choose_metric
 
 STYLE = '''
 body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; margin: 2rem auto;

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from mmadder.errors import InputError
+from mmadder.files import write_json
+from mmadder.reporting.figures import COLOURS, subplots
+from mmadder.reporting.tables import number
+from mmadder.runs.run import METRICS
 
 from .checkpoint_pair import interpolate
-from mmadder.reporting.figures import COLOURS, subplots
-from mmadder.runs.run import METRICS
-from mmadder.reporting.tables import number, write_json
-from .testing import reestimate_statistics
+from .testing import reestimate_on_batches
 
 STYLES = dict(interpolated='-', reestimated='--')
 LABELS = dict(interpolated='', reestimated=', BN re-estimated')
@@ -78,7 +79,7 @@ class Interpolation:
     def _measure(self, curve, t, progress):
         self.model.load_state_dict(interpolate(*self.pair, t))
         if curve == 'reestimated':
-            reestimate_statistics(self.model, self.batches)
+            reestimate_on_batches(self.model, self.batches)
         metrics = self.test_set.evaluate(self.model, progress)
         return {key: float(value) for key, value in metrics.items()
                 if isinstance(value, (int, float, np.number))}

@@ -4,9 +4,9 @@ import torch
 from mmengine.evaluator import Evaluator
 from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmadder.errors import InputError
+from mmadder.statistics import reestimate_statistics
 
 
 class TestSet:
@@ -85,46 +85,23 @@ def training_batches(cfg, count, seed=0):
         return [batch for _, batch in zip(range(count), loader)]
 
 
-@torch.no_grad()
-def reestimate_statistics(model, batches, progress=iter):
-    """Measure the tracked mean and variance of all batch norms anew.
-
-    Each becomes the mean over the batches, seen in a training-mode forward
-    of the norms; weights, and other layers' modes, stay as they are.
+def reestimate_on_batches(model, batches, progress=iter):
+    """Estimate the statistics of batch norms anew, on training batches.
 
     Args:
-        model (nn.Module): of MMPretrain or MMDetection.
+        model (nn.Module): of MMPretrain or MMDetection; in evaluation mode
+            afterwards.
         batches (list): of :func:`training_batches`.
         progress (callable): wraps the iterable of batches.
     Raises:
         InputError: the model has no batch norm that tracks statistics.
     """
-    norms = find_norms(model)
-    if not norms:
-        raise InputError(f'{type(model).__name__} has no batch norm whose '
-                         'statistics could be estimated anew')
-    momenta = [norm.momentum for norm in norms]
+    def forward(batch):
+        model(**model.data_preprocessor(batch, True), mode='loss')
+
     model.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the mean over all batches
-        norm.train()
     torch.manual_seed(0)  # detectors draw samples of their proposals
-    try:
-        for batch in progress(batches):
-            data = model.data_preprocessor(batch, True)
-            model(**data, mode='loss')
-    finally:
-        for norm, momentum in zip(norms, momenta):
-            norm.momentum = momentum
-        model.eval()
-
-
-def find_norms(model):
-    """Batch norms with tracked statistics."""
-    return [module for module in model.modules()
-            if isinstance(module, _BatchNorm)
-            and module.running_mean is not None]
+    reestimate_statistics(model, progress(batches), forward)
 
 
 def subset(dataset, images, seed=0):

@@ -3,9 +3,9 @@ import math
 
 import torch
 
-from mmadder import cli
 from mmadder.errors import InputError
 from mmadder.layers import AdderConv2d
+from mmadder.models import build_model
 
 from . import variance as eq
 
@@ -188,7 +188,7 @@ def taps_of_run(recording):
     if not configs:
         raise InputError(f'no vis_data/config.py in {recording.path}: give '
                          'the config of the training with --config')
-    return count_taps(cli.build_model(Config.fromfile(configs[-1])))
+    return count_taps(build_model(Config.fromfile(configs[-1])))
 
 
 @torch.no_grad()

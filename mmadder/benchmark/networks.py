@@ -20,8 +20,9 @@ from torch import nn
 
 from mmadder.__main__ import config_folder
 from mmadder.engine import StatisticsHook
-from mmadder.inference.fusion import fuse_adder_bn
 from mmadder.inference import quantize
+from mmadder.inference.fusion import fuse_adder_bn
+from mmadder.statistics import reestimate_statistics
 
 ANN = dict(type='AdderConv2d')
 ANN_AWN = dict(type='AdderConv2d', weight_norm='AWN')
@@ -29,16 +30,7 @@ ANN_AWN = dict(type='AdderConv2d', weight_norm='AWN')
 
 def fit_batch_norms(model, batch):
     """Put a model in eval mode with the batch's statistics as tracked ones."""
-    norms = [module for module in model.modules()
-             if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the average of one batch is the batch's
-    with torch.no_grad():
-        model.train().extract_feat(batch)
-    for norm, momentum in zip(norms, momenta):
-        norm.momentum = momentum
+    reestimate_statistics(model, [batch], model.extract_feat)
     return model.eval()
 
 

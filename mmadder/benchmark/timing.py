@@ -1,9 +1,7 @@
 """Medians of interleaved rounds, and the memory that one call takes."""
 import ctypes
 import math
-import os
 import statistics
-import sys
 import time
 
 

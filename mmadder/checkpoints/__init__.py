@@ -1,4 +1,4 @@
-from .convert import (SOURCES, convert_checkpoint, largest_deviation, outputs)
+from .convert import SOURCES, convert_checkpoint, largest_deviation, outputs
 from .official import from_official, is_official, official_logits
 from .variants import variant_of
 from .weight_norms import convert_variant, set_weight_norm

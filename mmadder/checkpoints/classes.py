@@ -4,67 +4,25 @@ A head of another size does not load. A head of the same size for other
 classes, or for the same in another order, does, and every figure is wrong.
 """
 
-import logging
+from typing import Any
 
-from mmengine.hooks import Hook
-from mmengine.logging import print_log
-
-from mmadder.errors import InputError
+from mmadder.text import shorten
 
 MAX_NAMES = 3  # pairs listed
-ADVICE = ('use the config that it was trained with; if the names mean the '
-          "same, custom_hooks=[dict(type='CheckpointCheckHook', "
-          'compare_classes=False)]')
 
 
-class ClassListHook(Hook):
-    """Compare the classes of the loaded checkpoint with the dataset's.
-
-    The hook that sees the checkpoint derives from this one and sets
-    ``trained``. Testing and resuming need the same classes in the same order;
-    where fine-tuning has others, there is a warning.
+def trained_classes(checkpoint: Any) -> tuple[str, ...]:
+    """Return the class names that MMEngine wrote into a checkpoint, or ().
 
     Args:
-        compare_classes (bool): False leaves the comparison out.
-    Raises:
-        InputError: other classes, or another order.
+        checkpoint: what is in the file.
     """
-
-    trained = None  # name and classes of the checkpoint
-
-    def __init__(self, compare_classes=True):
-        self.compare_classes = compare_classes
-
-    def before_train(self, runner):
-        difference = self._difference(runner.train_dataloader)
-        if difference and runner._resume:
-            raise InputError(f'{difference}; {ADVICE}')
-        if difference:
-            print_log(f'{difference}; layers for another number of classes '
-                      'start anew', logger='current', level=logging.WARNING)
-        self.trained = None  # what is tested afterwards is another model
-
-    def before_test(self, runner):
-        difference = self._difference(runner.test_dataloader)
-        if difference:
-            raise InputError(f'{difference}; {ADVICE}')
-
-    def _difference(self, dataloader):
-        if self.trained is None or not self.compare_classes:
-            return ''
-        name, classes = self.trained
-        difference = differing_classes(classes, dataloader.dataset)
-        return difference and (f'checkpoint {name} was trained for other '
-                               f'classes: {difference}')
-
-
-def trained_classes(checkpoint):
-    """Return the class names that MMEngine wrote into a checkpoint, or ()."""
-    meta = checkpoint.get('meta') or {}
-    dataset_meta = meta.get('dataset_meta') or {}
-    if not isinstance(dataset_meta, dict):  # one for each of several datasets
-        return ()
-    return tuple(dataset_meta.get('classes')
+    meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
+    meta = meta if isinstance(meta, dict) else {}
+    dataset = meta.get('dataset_meta')
+    # A list is one for each of several datasets.
+    dataset = dataset if isinstance(dataset, dict) else {}
+    return tuple(dataset.get('classes') or dataset.get('CLASSES')
                  or meta.get('CLASSES')  # before MMEngine
                  or ())
 
@@ -86,9 +44,7 @@ def differing_classes(trained, dataset):
         return f'{len(trained)} in the checkpoint, {len(own)} in the dataset'
     pairs = [f'{old!r} in the checkpoint is {new!r} in the dataset'
              for old, new in zip(trained, own) if old != new]
-    more = len(pairs) - MAX_NAMES
-    return ', '.join(pairs[:MAX_NAMES]) + (
-        f', and {more} more' if more > 0 else '')
+    return shorten(pairs, MAX_NAMES)
 
 
 def class_counts(model, key, found, own):

@@ -15,8 +15,11 @@ import re
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
-from torch.serialization import (add_safe_globals, clear_safe_globals,
-                                 get_safe_globals)
+from torch.serialization import (
+    add_safe_globals,
+    clear_safe_globals,
+    get_safe_globals,
+)
 
 from mmadder.errors import InputError
 

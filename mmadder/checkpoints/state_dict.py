@@ -6,21 +6,18 @@ half a model, then only shows in poor results.
 """
 
 import collections
-import os.path as osp
 import pickle
 import re
 
 import torch
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.model.weight_init import PretrainedInit
-from mmengine.optim import OptimWrapper
-from mmengine.registry import HOOKS
-from mmengine.runner import CheckpointLoader, find_latest_checkpoint
+from mmengine.runner import CheckpointLoader
 
-from mmadder.checkpoints.classes import (ClassListHook, class_counts,
-                                       trained_classes)
-from mmadder.checkpoints.variants import recorded_variants, require_variant
 from mmadder.errors import InputError
+from mmadder.text import shorten
+
+from .classes import class_counts
+from .variants import recorded_variants, require_variant
 
 MAX_KEYS = 20  # listed of each kind in an error
 WRAPPERS = ('state_dict', 'model')
@@ -47,7 +44,7 @@ class Difference(collections.namedtuple(
     def __str__(self):
         kinds = dict(zip(('missing from the file', 'not in the model',
                           'of another shape'), self))
-        lines = [f'{len(keys)} keys {kind}: {_shorten(keys)}'
+        lines = [f'{len(keys)} keys {kind}: {shorten(keys, MAX_KEYS)}'
                  for kind, keys in kinds.items() if keys]
         return '\n  '.join(lines)
 
@@ -97,7 +94,7 @@ def get_state_dict(checkpoint, name):
     if not state_dict:
         content = type(checkpoint).__name__
         if isinstance(checkpoint, dict):
-            content += f' with {_shorten(list(map(str, checkpoint)))}'
+            content += f' with {shorten(checkpoint, MAX_KEYS)}'
         raise InputError(
             f'checkpoint {name} holds no state dict, expected a dict of '
             "tensors, or one under 'state_dict' or 'model'; it is a "
@@ -113,19 +110,6 @@ def read_state_dict(checkpoint, map_location='cpu'):
     """
     return get_state_dict(
         read_checkpoint(checkpoint, map_location), name=checkpoint)
-
-
-def read_classes(checkpoint):
-    """Return the class names that MMEngine noted in a checkpoint, or None.
-
-    Raises:
-        InputError: the file is missing or no checkpoint.
-    """
-    content = read_checkpoint(checkpoint, 'cpu')
-    meta = content.get('meta') if isinstance(content, dict) else None
-    dataset = (meta or {}).get('dataset_meta') or {}
-    classes = dataset.get('classes', dataset.get('CLASSES'))
-    return tuple(classes) if classes else None
 
 
 def load_pretrained(model, checkpoint, prefix=None, map_location='cpu',
@@ -180,79 +164,6 @@ def split_pretrained(init_cfg):
     return initializers, pretrained
 
 
-@HOOKS.register_module()
-class CheckpointCheckHook(ClassListHook):
-    """Compare a checkpoint with the model before the runner loads it.
-
-    Testing and resuming need a checkpoint in which every key and shape fits,
-    trained for the dataset's classes in their order (but for
-    ``compare_classes=False``). Fine-tuning (``load_from`` in training) may
-    replace parts of the model, such as a head for other classes: there,
-    something must fit, and MMEngine logs what does not. In a config::
-
-        custom_hooks = [dict(type='CheckpointCheckHook')]
-
-    Raises:
-        InputError: the file does not exist, has no state dict, was trained
-            with other layers (adders with another weight norm, say), or does
-            not fit; the message lists the keys and says what to do.
-    """
-
-    priority = 'VERY_HIGH'  # EMAHook reads the checkpoint afterwards
-
-    def before_run(self, runner):
-        name = _checkpoint_name(runner)
-        if name and '://' not in name and not osp.isfile(name):
-            raise InputError(
-                f'checkpoint {name} does not exist, expected the file to '
-                'test, to resume or to start from (load_from)')
-
-    def after_load_checkpoint(self, runner, checkpoint):
-        name = _checkpoint_name(runner)
-        model = _unwrap(runner.model)
-        state_dict = get_state_dict(checkpoint, name)
-        # The runner knows no other key, and would load nothing.
-        checkpoint.setdefault('state_dict', state_dict)
-        self.trained = name, trained_classes(checkpoint)
-        require_variant(model, state_dict, recorded_variants(checkpoint), name,
-                        getattr(runner.cfg, 'filename', None))
-        difference = compare_state_dict(model, state_dict)
-        if runner._resume:
-            self._require_fit(model, difference, name, 'resume')
-            self._require_training_state(checkpoint, name)
-        elif isinstance(runner.optim_wrapper, OptimWrapper):
-            self._require_overlap(model, state_dict, name)
-        else:
-            self._require_fit(model, difference, name, 'test')
-
-    def _require_fit(self, model, difference, name, verb):
-        if difference:
-            raise InputError(
-                f'checkpoint {name} does not fit {type(model).__name__}:\n'
-                f'  {difference}\n'
-                f'To {verb}, use the config that it was trained with')
-
-    def _require_training_state(self, checkpoint, name):
-        missing = [key for key in ('meta', 'message_hub', 'optimizer')
-                   if key not in checkpoint]
-        if missing:
-            raise InputError(
-                f'checkpoint {name} cannot be resumed, it has no '
-                f'{", ".join(missing)}; start from its weights with '
-                'load_from instead')
-
-    def _require_overlap(self, model, state_dict, name):
-        own = model.state_dict()
-        if not any(key in own and own[key].shape == value.shape
-                   for key, value in state_dict.items()):
-            raise InputError(
-                f'nothing in checkpoint {name} fits {type(model).__name__}:\n'
-                f'  {compare_state_dict(model, state_dict)}\n'
-                'For a pretrained backbone set, instead of load_from, '
-                "model.backbone.init_cfg=dict(type='Pretrained', "
-                f"checkpoint={name!r}, prefix='backbone.')")
-
-
 def _misshapen(model, key, found, expected):
     shapes = (f'{tuple(found.shape)} in the file, {tuple(expected.shape)} in '
               'the model')
@@ -260,19 +171,6 @@ def _misshapen(model, key, found, expected):
     if counts:
         shapes += f', for {counts[0]} and {counts[1]} classes'
     return f'{key} ({shapes})'
-
-
-def _checkpoint_name(runner):
-    """Return the file that the runner loads, None if there is none."""
-    if runner._load_from is None and runner._resume:
-        return find_latest_checkpoint(runner.work_dir)
-    return runner._load_from
-
-
-def _unwrap(model):
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    return model
 
 
 def read_checkpoint(checkpoint, map_location='cpu'):
@@ -299,7 +197,7 @@ def _below_prefix(state_dict, prefix, name):
         first_parts = dict.fromkeys(key.split('.')[0] for key in state_dict)
         raise InputError(
             f"checkpoint {name} has no key that begins with '{prefix}.'; its "
-            f'keys begin with {_shorten(list(first_parts))}. If it holds '
+            f'keys begin with {shorten(first_parts, MAX_KEYS)}. If it holds '
             'the backbone alone, leave prefix out')
     return below
 
@@ -317,8 +215,3 @@ def _prefix_advice(prefix, difference):
     return ''
 
 
-def _shorten(names):
-    """Join the first names and say how many are left out."""
-    more = len(names) - MAX_KEYS
-    shown = ', '.join(names[:MAX_KEYS])
-    return f'{shown} and {more} more' if more > 0 else shown

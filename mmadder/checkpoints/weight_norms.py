@@ -10,8 +10,10 @@ import torch
 from mmadder.checkpoints.variants import variant_of
 from mmadder.errors import InputError
 from mmadder.layers import AWN, WS, AdderConv2d
-from mmadder.layers.weight_norm import (adaptive_weight_norm,
-                                        weight_standardization)
+from mmadder.layers.weight_norm import (
+    adaptive_weight_norm,
+    weight_standardization,
+)
 
 
 def find_adders(model):

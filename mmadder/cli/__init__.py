@@ -1,11 +1,17 @@
 """What the command lines in ``tools/`` share."""
-from .config import (add_device_option, add_trust_option, build_model,
-                     build_runner, load_config, make_parser, read_trust,
-                     require_file, resume, short_messages)
-from .data_root import replace_data_root
+from .config import load_config
+from .options import (
+                      add_cfg_options,
+                      add_config_options,
+                      add_device_option,
+                      add_trust_option,
+                      make_parser,
+                      read_trust,
+)
+from .runner import build_runner, resume, runner_config, short_messages
 
 __all__ = [
-    'add_device_option', 'add_trust_option', 'build_model', 'build_runner',
-    'load_config', 'make_parser', 'read_trust', 'replace_data_root',
-    'require_file', 'resume', 'short_messages'
+    'add_cfg_options', 'add_config_options', 'add_device_option',
+    'add_trust_option', 'build_runner', 'load_config', 'make_parser',
+    'read_trust', 'resume', 'runner_config', 'short_messages'
 ]

@@ -8,6 +8,7 @@ from mmpretrain.datasets.custom import find_folders
 
 from mmadder.cli.data_root import DATALOADERS, EVALUATORS
 from mmadder.errors import InputError
+from mmadder.text import shorten
 
 OPTION = 'model.head.num_classes'
 IMAGENET = 1000
@@ -40,7 +41,7 @@ def fit_classes(cfg, dataloaders=DATALOADERS, given=None):
     if names and given not in (None, len(names)):
         raise InputError(
             f'{OPTION}={given} is given, but {needed[0].data_root} has '
-            f'{len(names)} classes: {_shorten(names)}')
+            f'{len(names)} classes: {shorten(names)}')
     count = len(names) if names else configured
     for node in needed:
         _require_labels_below(count, node)
@@ -110,7 +111,7 @@ def _folder_names(datasets, needed):
 
 def _require_equal(first, names, other, other_names):
     missing, unknown = (
-        _shorten(sorted(set(a) - set(b))) or 'none'
+        shorten(sorted(set(a) - set(b))) or 'none'
         for a, b in ((names, other_names), (other_names, names)))
     if names != other_names:
         raise InputError(
@@ -163,8 +164,3 @@ def _set_names(datasets, names):
         metainfo = dataset.get('metainfo') or {}
         if 'classes' not in metainfo and 'classes' not in dataset:
             dataset['metainfo'] = {**metainfo, 'classes': tuple(names)}
-
-
-def _shorten(names, most=10):
-    more = len(names) - most
-    return ', '.join(names[:most]) + (f' and {more} more' if more > 0 else '')

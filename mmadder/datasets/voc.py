@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 
 from mmadder.errors import InputError
+from mmadder.text import shorten
 
 CORNERS = ('xmin', 'ymin', 'xmax', 'ymax')
 MAX_PROBLEMS = 5  # printed in an error
@@ -107,7 +108,7 @@ class CheckedXMLDataset(XMLDataset):
             raise InputError(
                 f'{len(problems)} of {len(img_ids)} entries of '
                 f'{self.ann_file} cannot be used:\n  ' +
-                _shorten(problems, MAX_PROBLEMS, '\n  '))
+                shorten(problems, MAX_PROBLEMS, '\n  '))
         return {name: count for name, count in names.most_common()
                 if name not in self._metainfo['classes']}
 
@@ -165,14 +166,14 @@ class CheckedXMLDataset(XMLDataset):
             use = ('counted as in XMLDataset' if self.test_mode else
                    'ignored in training')
             findings.append(f'boxes without area ({use}): {len(flat)}, in ' +
-                            _shorten(flat, MAX_NAMES, ', '))
+                            shorten(flat, MAX_NAMES))
         if outside:
             findings.append(
                 f'boxes that reach outside their picture (kept): {outside}')
         if unknown:
             counts = [f'{name} ({count})' for name, count in unknown.items()]
             findings.append('objects left out, their class is not in the '
-                            'config: ' + _shorten(counts, MAX_NAMES, ', '))
+                            'config: ' + shorten(counts, MAX_NAMES))
         if findings:
             print_log('\n  '.join([f'{self.ann_file}:', *findings]),
                       logger='current', level=logging.WARNING)
@@ -226,11 +227,3 @@ def _number(element, tag, read):
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f'<{element.tag}> needs a number in <{tag}>, got '
                          f'{text!r}') from error
-
-
-def _shorten(items, most, separator):
-    """Join the first items and say how many are left out."""
-    shown = list(items[:most])
-    if len(items) > most:
-        shown.append(f'and {len(items) - most} more')
-    return separator.join(shown)

@@ -1,6 +1,5 @@
-from mmadder.checkpoints.state_dict import CheckpointCheckHook
-
 from . import optimizer_warnings
+from .checkpoint_check_hook import CheckpointCheckHook
 from .clip_grad_hook import AdderClipGradHook, spare_adders
 from .loss_scale_hook import LossScaleHook
 from .statistics_hook import StatisticsHook

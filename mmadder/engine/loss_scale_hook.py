@@ -8,8 +8,11 @@ from mmengine.hooks import Hook
 from mmengine.optim import ApexOptimWrapper, OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
 
-from mmadder.layers import (get_averaging_group, set_averaging_group,
-                            set_loss_scale)
+from mmadder.layers import (
+    get_averaging_group,
+    set_averaging_group,
+    set_loss_scale,
+)
 
 
 @HOOKS.register_module()

@@ -7,8 +7,11 @@ Sums of \\|x - w\\| are then exact integers (32 bits), times the scale.
 import torch
 from tqdm import tqdm
 
-from mmadder.inference.fusion import (FusedAdderConv2d, FusedShortcutConv2d,
-                            fuse_adder_bn)
+from mmadder.inference.fusion import (
+    FusedAdderConv2d,
+    FusedShortcutConv2d,
+    fuse_adder_bn,
+)
 from mmadder.ops import pack_weight
 
 CODES = 255  # the largest code

@@ -1,9 +1,9 @@
 """Quantized models as checkpoints."""
-import os
-import os.path as osp
 import pickle
 
 import torch
+
+from mmadder.files import save_checkpoint
 
 MARK = 'mmadder_quantized'  # in a checkpoint's meta: bits
 
@@ -17,11 +17,8 @@ def save_quantized(model, path, meta=None):
         meta (dict, optional): goes into the checkpoint's meta, such as
             ``dataset_meta``.
     """
-    partial = f'{path}.partial'
-    os.makedirs(osp.dirname(path) or '.', exist_ok=True)
-    torch.save(dict(meta={**(meta or {}), MARK: 8},
-                    state_dict=model.state_dict()), partial)
-    os.replace(partial, path)
+    save_checkpoint(dict(meta={**(meta or {}), MARK: 8},
+                         state_dict=model.state_dict()), path)
 
 
 def is_quantized(path):

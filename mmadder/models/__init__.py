@@ -1,8 +1,9 @@
 from .backbones import AdderCSPDarknet, AdderResNet, AdderResNetCIFAR
+from .build import build_model
 from .heads import BNLogitsHead
 from .necks import AdderFPN, AdderPAFPN
 
 __all__ = [
     'AdderCSPDarknet', 'AdderFPN', 'AdderPAFPN', 'AdderResNet',
-    'AdderResNetCIFAR', 'BNLogitsHead'
+    'AdderResNetCIFAR', 'BNLogitsHead', 'build_model'
 ]

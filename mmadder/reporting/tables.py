@@ -1,8 +1,5 @@
-"""How the commands of ``tools/analysis`` show and keep their numbers."""
-import json
+"""How the commands of ``tools/analysis`` show their numbers."""
 import math
-import os
-from pathlib import Path
 
 import numpy as np
 
@@ -35,24 +32,3 @@ def number(value, digits=4):
             return f'{value:,.0f}' if size < 1e7 else f'{value:.2e}'
         return f'{value:.{digits}g}'
     return str(value)
-
-
-def write_json(path, content):
-    """Write a file whole or not at all; NaN and infinity become null."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + '.part')
-    partial.write_text(json.dumps(_plain(content), indent=1) + '\n')
-    os.replace(partial, path)
-
-
-def _plain(value):
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

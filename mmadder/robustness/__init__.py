@@ -1,14 +1,28 @@
 from .attacks import Attack, BudgetError, check_budget
-from .checks import (check_detector, check_features, check_model,
-                     check_results, check_row, check_sweep)
-from .columns import (Column, attacker_columns, eps_sweep, steps_sweep,
-                      table_columns)
+from .batch_statistics import (
+                     RobustInferenceHook,
+                     RobustInferenceWarning,
+                     robust_inference,
+)
+from .checks import (
+                     check_detector,
+                     check_features,
+                     check_model,
+                     check_results,
+                     check_row,
+                     check_sweep,
+)
+from .columns import (
+                     Column,
+                     attacker_columns,
+                     eps_sweep,
+                     steps_sweep,
+                     table_columns,
+)
 from .data import load_pixels, recalibrate
 from .detection import DetectionEvaluation, PixelDetector
 from .evaluation import Evaluation
 from .features import norm_inputs
-from .batch_statistics import (RobustInferenceHook, RobustInferenceWarning,
-                        robust_inference)
 from .pictures import Pictures
 from .pixels import LossLogits, PixelClassifier
 from .report import markdown_table, write_merged

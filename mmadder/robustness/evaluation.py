@@ -13,9 +13,9 @@ import torch
 from mmadder.errors import InputError
 
 from .attacks import check_budget, prepared
+from .batch_statistics import robust_inference, warn_of_batch
 from .columns import BLINDED, Column
 from .features import norm_inputs
-from .batch_statistics import robust_inference, warn_of_batch
 
 MODES = ('eval', 'R', 'r')
 

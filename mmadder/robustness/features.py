@@ -6,7 +6,7 @@ variance an attack raises: each layer hands more on to the next one.
 
 import torch
 
-from mmadder.analysis.testing import find_norms
+from mmadder.statistics import find_norms
 
 
 @torch.no_grad()

@@ -4,8 +4,8 @@ import itertools
 import json
 from pathlib import Path
 
-from mmadder.reporting.figures import COLOURS, subplots
 from mmadder.errors import InputError
+from mmadder.reporting.figures import COLOURS, subplots
 
 from .columns import table_columns
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from mmadder.errors import InputError
-
 from mmadder.reporting.figures import COLOURS, plot_comparison
+
 from .run import choose_metric, read_run, require_metric
 
 SMOOTHING = 25  # a moving average over one 25th of the training

@@ -3,7 +3,6 @@ import numpy as np
 import torch
 
 from mmadder.errors import InputError
-
 from mmadder.reporting.figures import ACCENT, COLOURS, INK, SECOND, subplots
 
 TITLES = dict(

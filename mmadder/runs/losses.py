@@ -4,9 +4,9 @@ import math
 import numpy as np
 
 from mmadder.errors import InputError
+from mmadder.reporting.figures import COLOURS, read_scalars
 
 from .distributions import grid
-from mmadder.reporting.figures import COLOURS, read_scalars
 from .run import METRICS
 
 TEST_LOSS = 'test/cross_entropy'

@@ -7,7 +7,6 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mmadder.errors import InputError
-
 from mmadder.reporting.figures import read_scalars, run_folders
 
 # Preferred in this order, where a run logs several; higher is better in all.

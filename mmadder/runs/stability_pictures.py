@@ -3,11 +3,12 @@ import math
 
 import numpy as np
 
+from mmadder.reporting.figures import COLOURS, INK
+from mmadder.reporting.tables import number
+
 from .distributions import grid
 from .losses import in_percent, is_loss
-from mmadder.reporting.figures import COLOURS, INK
 from .stability import lag, studied_layers
-from mmadder.reporting.tables import number
 
 NOT_FINITE = '#868e96'
 

@@ -5,18 +5,17 @@ import io
 import math
 from pathlib import Path
 
+from mmadder.analysis.detection_report import STYLE
 from mmadder.errors import InputError
+from mmadder.reporting.figures import COLOURS
+from mmadder.reporting.tables import number
 
 from .distributions import plot_epochs
 from .losses import TEST_LOSS, choose_curve, is_loss, read_curves
-from mmadder.reporting.figures import COLOURS
 from .recording import FILE, read_recording
-from mmadder.analysis.detection_report import STYLE
 from .run import METRICS
 from .stability import GROWTH, features_of, study_run, verdicts
-from .stability_pictures import (curve_title, plot_curve, plot_maps,
-                                 short_name)
-from mmadder.reporting.tables import number
+from .stability_pictures import curve_title, plot_curve, plot_maps, short_name
 
 MORE_STYLE = '''
 body { overflow-wrap: anywhere; }

@@ -11,9 +11,9 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from mmadder.analysis.complexity import count_operations, input_shape
-from mmadder import cli
 from mmadder.errors import InputError
 from mmadder.layers import AdderConv2d
+from mmadder.models import build_model
 
 ROOT = Path(__file__).parents[2]
 CIFAR = 'cifar10/{}-resnet{}_1xb256_cifar10.py'
@@ -22,7 +22,7 @@ BCCD = 'bccd/faster-rcnn_{0}-r18_{0}-fpn_1xb4-24e_bccd.py'
 
 def count(name, shape=None):
     cfg = Config.fromfile(ROOT / 'configs' / name)
-    return count_operations(cli.build_model(cfg), shape or input_shape(cfg))
+    return count_operations(build_model(cfg), shape or input_shape(cfg))
 
 
 def resnet18(conv_cfg):

@@ -9,11 +9,15 @@ import torch
 from mmdet.evaluation import VOCMetric
 from mmengine.config import Config
 
-from mmadder.analysis import (Detections, average_precision,
-                              confusion_matrix, load_detections,
-                              write_report)
-from mmadder.reporting.figures import read_scalars
+from mmadder.analysis import (
+    Detections,
+    average_precision,
+    confusion_matrix,
+    load_detections,
+    write_report,
+)
 from mmadder.errors import InputError
+from mmadder.reporting.figures import read_scalars
 
 BOXES = np.array([[10, 10, 30, 30], [40, 40, 60, 60.]], np.float32)
 FAR = np.array([[0, 0, 5, 5.]], np.float32)

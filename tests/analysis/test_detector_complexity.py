@@ -9,8 +9,8 @@ from mmengine.config import Config
 from torch import nn
 
 from mmadder.analysis.complexity import count_operations
-from mmadder import cli
 from mmadder.layers import AdderConv2d
+from mmadder.models import build_model
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'coco'
 SHAPE = 448, 672  # six times the area of 224x224
@@ -24,7 +24,7 @@ R18_ADDERS = 6 * (1_814_073_344 - 118_525_952)
 def count(detector, shape=SHAPE):
     """Return the counts of a config, after checking what holds for all."""
     path, = CONFIGS.glob(f'{detector}_*.py')
-    model = cli.build_model(Config.fromfile(path))
+    model = build_model(Config.fromfile(path))
     counts = count_operations(model, shape)
     called = {row['name'] for row in counts['layers'] if row['calls']}
     assert called == {

@@ -11,14 +11,23 @@ from torch import nn
 
 from mmadder.analysis import interpolation as module
 from mmadder.analysis.checkpoint_pair import interpolate, load_pair
-from mmadder.analysis.interpolation import (Interpolation, choose_metric,
-                                            curve_points, read_result,
-                                            summarize)
-from mmadder.analysis.testing import (TestSet, reestimate_statistics, subset,
-                                      test_batch, training_batches)
-from mmadder import cli
+from mmadder.analysis.interpolation import (
+    Interpolation,
+    choose_metric,
+    curve_points,
+    read_result,
+    summarize,
+)
+from mmadder.analysis.testing import (
+    TestSet,
+    reestimate_on_batches,
+    subset,
+    test_batch,
+    training_batches,
+)
 from mmadder.errors import InputError
 from mmadder.layers import AdderConv2d
+from mmadder.models import build_model
 
 CONFIG = '''
 default_scope = 'mmpretrain'
@@ -59,9 +68,9 @@ def pair(cfg, tmp_path):
     names = []
     for seed in (0, 1):
         torch.manual_seed(seed)
-        model = cli.build_model(cfg)
+        model = build_model(cfg)
         nn.init.normal_(model.head.fc.weight)
-        reestimate_statistics(model, training_batches(cfg, 2))
+        reestimate_on_batches(model, training_batches(cfg, 2))
         model.backbone.bn.num_batches_tracked.fill_(10 + seed)
         names.append(str(tmp_path / f'epoch_{seed}.pth'))
         torch.save(dict(state_dict=model.state_dict(), meta={}), names[-1])
@@ -80,7 +89,7 @@ def accuracy_by_hand(cfg, model, state_dict):
 
 
 def test_metrics_along_the_line(cfg, pair, tmp_path):
-    model = cli.build_model(cfg)
+    model = build_model(cfg)
     states = load_pair(model, pair)
     results = Interpolation(model, states, TestSet(cfg), points=4,
                             path=tmp_path / 'a.json').run()
@@ -116,10 +125,10 @@ def test_buffers_are_interpolated_and_counters_are_not(pair):
 
 
 def test_reestimated_statistics(cfg, pair):
-    model = cli.build_model(cfg)
+    model = build_model(cfg)
     before = copy.deepcopy(model.state_dict())
     batches = training_batches(cfg, 2)
-    reestimate_statistics(model, batches)
+    reestimate_on_batches(model, batches)
     means, variances = [], []
     for batch in batches:
         data = model.data_preprocessor(batch, True)
@@ -137,7 +146,7 @@ def test_reestimated_statistics(cfg, pair):
 
 
 def test_goes_on_where_it_stopped(cfg, pair, tmp_path, monkeypatch):
-    model = cli.build_model(cfg)
+    model = build_model(cfg)
     states, path = load_pair(model, pair), tmp_path / 'a.json'
 
     def make(**settings):
@@ -183,7 +192,7 @@ def test_images_are_a_random_choice(cfg):
 
 
 def test_checkpoints_of_different_architectures(cfg, pair, tmp_path):
-    model = cli.build_model(cfg)
+    model = build_model(cfg)
     saved = torch.load(pair[1])
     other = str(tmp_path / 'other.pth')
 

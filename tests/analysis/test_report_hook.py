@@ -207,7 +207,7 @@ def test_tools_report_on_every_detector(tmp_path):
         path = tmp_path / 'config.py'
         path.write_text(f"_base_ = '{base}'\n{text}")
         args = cli.make_parser('').parse_args([str(path)])
-        return cli.load_config(args, ()).default_hooks
+        return cli.runner_config(args, ()).default_hooks
 
     coco = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
     assert hooks(coco)['report'] == dict(type='DetectionReportHook')

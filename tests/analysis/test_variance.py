@@ -7,9 +7,13 @@ import torch
 from torch import nn
 
 from mmadder.analysis import variance as eq
-from mmadder.analysis.variance_study import (count_taps, measure_disturbance,
-                                             simulate_layer, study_layer,
-                                             study_record)
+from mmadder.analysis.variance_study import (
+    count_taps,
+    measure_disturbance,
+    simulate_layer,
+    study_layer,
+    study_record,
+)
 from mmadder.errors import InputError
 from mmadder.layers import AdderConv2d
 from mmadder.ops import adder_conv2d

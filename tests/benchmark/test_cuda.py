@@ -25,7 +25,7 @@ def test_command_says_what_is_missing():
 
 
 def test_build_without_cuda_is_said(monkeypatch):
-    monkeypatch.setattr('kernel_devices', lambda: {'cpu'})
+    monkeypatch.setattr(cuda, 'kernel_devices', lambda: {'cpu'})
     with pytest.raises(InputError, match='without CUDA.*MMADDER_CUDA=1 pip'):
         cuda.require_gpu()
 

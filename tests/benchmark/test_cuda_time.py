@@ -1,8 +1,14 @@
 """Counts of layers against known numbers, times by hand."""
 import pytest
 
-from mmadder.benchmark.cuda_time import (A100, H100, Layer, fpn_layers,
-                                        resnet18_layers, seconds)
+from mmadder.benchmark.cuda_time import (
+    A100,
+    H100,
+    Layer,
+    fpn_layers,
+    resnet18_layers,
+    seconds,
+)
 
 
 def test_resnet18_has_the_known_operations():

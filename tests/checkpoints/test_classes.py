@@ -13,8 +13,8 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 
-from mmadder.checkpoints.state_dict import compare_state_dict
 from mmadder.checkpoints.classes import differing_classes, trained_classes
+from mmadder.checkpoints.state_dict import compare_state_dict
 from mmadder.errors import InputError
 
 MODEL = (Path(__file__).parents[2] / 'configs' / '_base_' / 'models'

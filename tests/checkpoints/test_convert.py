@@ -6,9 +6,15 @@ import torch
 from mmengine.registry import MODELS, DefaultScope
 from official_adder_net import make_adder_net
 
-from mmadder.checkpoints import (convert_checkpoint, convert_variant,
-                                from_official, largest_deviation,
-                                official_logits, outputs, set_weight_norm)
+from mmadder.checkpoints import (
+    convert_checkpoint,
+    convert_variant,
+    from_official,
+    largest_deviation,
+    official_logits,
+    outputs,
+    set_weight_norm,
+)
 from mmadder.errors import InputError
 from mmadder.layers import AdderConv2d
 

@@ -6,8 +6,12 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmadder.checkpoints.state_dict import (compare_state_dict, get_state_dict,
-                                       load_pretrained, split_pretrained)
+from mmadder.checkpoints.state_dict import (
+    compare_state_dict,
+    get_state_dict,
+    load_pretrained,
+    split_pretrained,
+)
 from mmadder.errors import InputError
 
 

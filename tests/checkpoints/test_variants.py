@@ -7,8 +7,11 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
 
 from mmadder.checkpoints.state_dict import load_pretrained
-from mmadder.checkpoints.variants import (NAMES, recorded_variants,
-                                     require_variant)
+from mmadder.checkpoints.variants import (
+    NAMES,
+    recorded_variants,
+    require_variant,
+)
 from mmadder.errors import InputError
 from mmadder.models import AdderFPN, AdderResNet
 

@@ -6,7 +6,7 @@ import mmengine.dataset.sampler
 import pytest
 from mmdet.datasets import VOCDataset
 from mmengine.config import Config
-from mmengine.registry import (DATA_SAMPLERS, DATASETS, MODELS, DefaultScope)
+from mmengine.registry import DATA_SAMPLERS, DATASETS, MODELS, DefaultScope
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 

@@ -2,8 +2,16 @@
 import pytest
 import torch
 import torch.distributed as dist
-from ranks import (ETA, Net, batch, on_two_ranks, samples, train,
-                   train_with_runner, weights)
+from ranks import (
+    ETA,
+    Net,
+    batch,
+    on_two_ranks,
+    samples,
+    train,
+    train_with_runner,
+    weights,
+)
 
 from mmadder.layers import get_averaging_group, set_averaging_group
 

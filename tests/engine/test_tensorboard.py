@@ -17,8 +17,9 @@ visualizer = dict(vis_backends=[
     ('mmpretrain', 'ann-awn-resnet18_1xb32-5e_digits.py')])
 def test_curves_reach_tensorboard(tmp_path, scope, config):
     pytest.importorskip('tensorboard')
-    from tensorboard.backend.event_processing.event_accumulator import \
-        EventAccumulator
+    from tensorboard.backend.event_processing.event_accumulator import (
+        EventAccumulator,
+    )
     child = tmp_path / 'child.py'
     child.write_text(CHILD.format(base=str(CONFIGS / config)))
     cfg = Config.fromfile(child).visualizer

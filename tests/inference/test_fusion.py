@@ -8,7 +8,11 @@ from mmcv.cnn import ConvModule
 from mmdet.models.backbones import ResNet as MMDetResNet
 from torch import nn
 
-from mmadder.inference.fusion import FusedAdderConv2d, FusedBlock, fuse_adder_bn
+from mmadder.inference.fusion import (
+    FusedAdderConv2d,
+    FusedBlock,
+    fuse_adder_bn,
+)
 from mmadder.layers import AdderConv2d
 from mmadder.models import AdderFPN, AdderResNet
 

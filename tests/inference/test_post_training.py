@@ -5,10 +5,15 @@ from mmengine.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import nn
 
+from mmadder.inference import (
+    QuantizedAdderConv2d,
+    empty_quantized,
+    is_quantized,
+    quantize,
+    save_quantized,
+)
 from mmadder.inference.fusion import FusedAdderConv2d, fuse_adder_bn
 from mmadder.layers import AdderConv2d
-from mmadder.inference import (QuantizedAdderConv2d, empty_quantized,
-                                  is_quantized, quantize, save_quantized)
 
 
 def make_classifier():

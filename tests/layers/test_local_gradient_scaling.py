@@ -4,8 +4,11 @@ import math
 import pytest
 import torch
 
-from mmadder.layers import (get_loss_scale, local_gradient_scaling,
-                            set_loss_scale)
+from mmadder.layers import (
+    get_loss_scale,
+    local_gradient_scaling,
+    set_loss_scale,
+)
 
 
 @pytest.fixture(autouse=True)

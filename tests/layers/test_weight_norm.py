@@ -3,8 +3,12 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 
-from mmadder.layers import (AWN, WS, adaptive_weight_norm,
-                            weight_standardization)
+from mmadder.layers import (
+    AWN,
+    WS,
+    adaptive_weight_norm,
+    weight_standardization,
+)
 
 SHAPES = [(5, 3, 3, 2), (1, 4, 1, 1), (7, 2), (3, 1, 2, 1)]
 

@@ -3,8 +3,7 @@ import copy
 import pytest
 import torch
 from mmdet.registry import MODELS as MMDET_MODELS
-from mmengine.registry import DefaultScope
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, DefaultScope
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from torch import nn
 

@@ -10,9 +10,15 @@ from torch.nn import functional
 
 from mmadder.errors import InputError
 from mmadder.layers import AdderConv2d
-from mmadder.robustness import (Attack, BudgetError, LossLogits,
-                                PixelClassifier, attacks, check_budget,
-                                robust_inference)
+from mmadder.robustness import (
+    Attack,
+    BudgetError,
+    LossLogits,
+    PixelClassifier,
+    attacks,
+    check_budget,
+    robust_inference,
+)
 
 NAMES = ('FGSM', 'BIM', 'PGD', 'MIM', 'RFGSM', 'Square', 'AutoAttack')
 EPS = 8 / 255

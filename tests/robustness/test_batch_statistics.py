@@ -9,8 +9,11 @@ from torch import nn
 
 from mmadder.errors import InputError
 from mmadder.models import BNLogitsHead
-from mmadder.robustness import (RobustInferenceHook, RobustInferenceWarning,
-                                robust_inference)
+from mmadder.robustness import (
+    RobustInferenceHook,
+    RobustInferenceWarning,
+    robust_inference,
+)
 
 X = torch.tensor([1., 2., 3., 6.])
 

@@ -3,8 +3,14 @@ import pytest
 import torch
 from torch import nn
 
-from mmadder.robustness import (check_features, check_model, check_results,
-                                check_row, check_sweep, robust_inference)
+from mmadder.robustness import (
+    check_features,
+    check_model,
+    check_results,
+    check_row,
+    check_sweep,
+    robust_inference,
+)
 
 
 def net(*last):

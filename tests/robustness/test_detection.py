@@ -14,12 +14,21 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmadder import cli
 from mmadder.errors import InputError
-from mmadder.robustness import (Attack, Column, DetectionEvaluation,
-                                LossLogits, Pictures, PixelDetector,
-                                attacker_columns, check_detector,
-                                robust_inference, table_columns, write_merged)
+from mmadder.models import build_model
+from mmadder.robustness import (
+    Attack,
+    Column,
+    DetectionEvaluation,
+    LossLogits,
+    Pictures,
+    PixelDetector,
+    attacker_columns,
+    check_detector,
+    robust_inference,
+    table_columns,
+    write_merged,
+)
 from mmadder.robustness.detection import target
 
 ROOT = Path(__file__).parents[2]
@@ -52,7 +61,7 @@ def make_detector(folder, root, text=''):
     cfg = Config.fromfile(folder / 'tiny.py')
     cfg.test_dataloader.dataset.data_root = str(root)
     torch.manual_seed(0)
-    model = cli.build_model(cfg)
+    model = build_model(cfg)
     network = PixelDetector(model)
     images, _ = Pictures(cfg, batch_size=3).load(0)
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]

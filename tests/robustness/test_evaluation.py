@@ -12,13 +12,25 @@ from mmengine.config import Config
 from mmpretrain.datasets import CIFAR10
 from torch import nn
 
-from mmadder import cli
 from mmadder.errors import InputError
-from mmadder.robustness import (Attack, Column, Evaluation, PixelClassifier,
-                                RobustInferenceWarning, attacker_columns,
-                                eps_sweep, load_pixels, markdown_table,
-                                norm_inputs, recalibrate, robust_inference,
-                                steps_sweep, table_columns, write_merged)
+from mmadder.models import build_model
+from mmadder.robustness import (
+    Attack,
+    Column,
+    Evaluation,
+    PixelClassifier,
+    RobustInferenceWarning,
+    attacker_columns,
+    eps_sweep,
+    load_pixels,
+    markdown_table,
+    norm_inputs,
+    recalibrate,
+    robust_inference,
+    steps_sweep,
+    table_columns,
+    write_merged,
+)
 from mmadder.robustness.data import balanced_sample
 
 ROOT = Path(__file__).parents[2]
@@ -267,7 +279,7 @@ def small(cifar, tmp_path):
     config = tmp_path / 'small.py'
     config.write_text(CONFIG)
     torch.manual_seed(0)
-    model = cli.build_model(Config.fromfile(config))
+    model = build_model(Config.fromfile(config))
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'small.pth')
     return tmp_path
 
@@ -275,7 +287,7 @@ def small(cifar, tmp_path):
 def test_pixels_of_a_config(small):
     cfg = Config.fromfile(small / 'small.py')
     cfg.test_dataloader.dataset.data_root = str(small / 'cifar')
-    classifier = PixelClassifier(cli.build_model(cfg))
+    classifier = PixelClassifier(build_model(cfg))
     images, labels = load_pixels(cfg, classifier, 10, seed=0)
     assert images.shape == (10, 3, 32, 32)
     assert sorted(labels.tolist()) == list(range(10))

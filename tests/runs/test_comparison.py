@@ -5,10 +5,15 @@ import cv2
 import numpy as np
 import pytest
 
-from mmadder.runs.comparison import (compare, markdown, measure, smooth,
-                                         write_comparison)
-from mmadder.runs.run import choose_metric, read_run
 from mmadder.errors import InputError
+from mmadder.runs.comparison import (
+    compare,
+    markdown,
+    measure,
+    smooth,
+    write_comparison,
+)
+from mmadder.runs.run import choose_metric, read_run
 
 MAP, TOP1 = 'pascal_voc/mAP', 'accuracy/top1'
 LOG = '''2026/01/01 10:00:00 - mmengine - INFO - started

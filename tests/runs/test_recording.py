@@ -3,9 +3,10 @@ import numpy as np
 import pytest
 from recordings import write_records, write_run
 
-from mmadder.runs.recording import parse_runs, read_recording
-from mmadder.reporting.tables import number, text_table, write_json
 from mmadder.errors import InputError
+from mmadder.files import write_json
+from mmadder.reporting.tables import number, text_table
+from mmadder.runs.recording import parse_runs, read_recording
 
 LAYER = 'backbone.layer1.0.conv2'
 

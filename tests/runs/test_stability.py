@@ -8,15 +8,26 @@ import pytest
 import torch
 from recordings import write_records, write_run, write_scalars
 
-from mmadder.runs.distributions import (describe, fit, moments,
-                                            plot_epochs, plot_fits,
-                                            spread_steps)
-from mmadder.runs.losses import (choose_curve, loss_gap, plot_losses,
-                                     read_curves, smoothness, summarize)
+from mmadder.errors import InputError
+from mmadder.runs.distributions import (
+    describe,
+    fit,
+    moments,
+    plot_epochs,
+    plot_fits,
+    spread_steps,
+)
+from mmadder.runs.losses import (
+    choose_curve,
+    loss_gap,
+    plot_losses,
+    read_curves,
+    smoothness,
+    summarize,
+)
 from mmadder.runs.recording import parse_runs, read_recording
 from mmadder.runs.stability import growth, lag, study_run, verdicts
 from mmadder.runs.stability_report import write_stability_report
-from mmadder.errors import InputError
 
 LAYER = 'backbone.layer1.0.conv2'
 STEADY = [60., 70, 75, 78, 80, 82, 84, 86, 88, 90]

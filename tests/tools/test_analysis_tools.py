@@ -10,6 +10,7 @@ from recordings import LAYERS, write_run
 
 from mmadder import cli
 from mmadder.layers import AdderConv2d
+from mmadder.models import build_model
 
 TOOLS = Path(__file__).parents[2] / 'tools' / 'analysis'
 CIFAR = TOOLS.parents[1] / 'configs' / 'cifar10'
@@ -91,10 +92,10 @@ def test_variance_study_of_a_recording(run, runs, tmp_path):
     assert 'no vis_data/config.py' in run('variance_study', runs / 'ann',
                                           code=2)
     config = runs / 'ann' / '20260101_000000' / 'vis_data' / 'config.py'
-    config.write_text((
+    config.write_text(
         "default_scope = 'mmpretrain'\n"
         "model = dict(type='ImageClassifier', backbone=dict(\n"
-        "    type='AdderResNet', depth=18))\n"))
+        "    type='AdderResNet', depth=18))\n")
     assert 'has no layer neck.fpn' in run('variance_study', runs / 'ann',
                                           code=2)
     assert 'no record of epoch 9, only of 1, 2' in run(
@@ -102,11 +103,11 @@ def test_variance_study_of_a_recording(run, runs, tmp_path):
 
 
 def checkpoints(config, folder):
-    cfg = cli.load_config(cli.make_parser('').parse_args([str(config)]), ())
+    cfg = cli.load_config(str(config))
     names = []
     for seed in (0, 1):
         torch.manual_seed(seed)
-        model = cli.build_model(cfg)
+        model = build_model(cfg)
         names.append(folder / f'epoch_{seed}.pth')
         torch.save(dict(state_dict=model.state_dict(), meta={}), names[-1])
     return names, model

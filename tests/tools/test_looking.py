@@ -10,7 +10,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmadder import cli
+from mmadder.models import build_model
 
 REPO = Path(__file__).parents[2]
 DETECTOR = 'digits/faster-rcnn_cnn-r18_cnn-fpn_1xb8-8e_digits.py'
@@ -50,7 +50,7 @@ def checkpoint(tmp_path):
 
     def write(config, classes=None):
         torch.manual_seed(0)
-        model = cli.build_model(Config.fromfile(REPO / 'configs' / config))
+        model = build_model(Config.fromfile(REPO / 'configs' / config))
         path = tmp_path / 'random.pth'
         torch.save(dict(state_dict=model.state_dict(), meta=dict(
             dataset_meta=dict(classes=classes))), path)

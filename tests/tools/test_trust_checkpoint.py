@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmadder import cli
+from mmadder.models import build_model
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs' / 'cifar10' / 'ann-awn-resnet20_1xb256_cifar10.py'
@@ -31,7 +31,7 @@ class Program:
 def run(monkeypatch, tmp_path, cifar):
     """Return a function that runs a tool with an evil checkpoint beside."""
     monkeypatch.chdir(tmp_path)
-    model = cli.build_model(Config.fromfile(CONFIG))
+    model = build_model(Config.fromfile(CONFIG))
     torch.nn.init.normal_(model.head.bn.bias)  # logits of zero prove nothing
     torch.save(dict(state_dict=model.state_dict(), meta=dict(epoch=1),
                     extra=Program()), EVIL)

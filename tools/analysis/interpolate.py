@@ -15,18 +15,24 @@ import argparse
 import hashlib
 from pathlib import Path
 
-from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 from tqdm import tqdm
 
-from mmadder.analysis.checkpoint_pair import load_pair
-from mmadder.analysis.interpolation import (Interpolation, choose_metric,
-                                            curve_points,
-                                            plot_interpolations, read_result)
-from mmadder.reporting.tables import text_table, write_json
-from mmadder.analysis.testing import TestSet, find_norms, training_batches
 from mmadder import cli
+from mmadder.analysis.checkpoint_pair import load_pair
+from mmadder.analysis.interpolation import (
+    Interpolation,
+    choose_metric,
+    curve_points,
+    plot_interpolations,
+    read_result,
+)
+from mmadder.analysis.testing import TestSet, training_batches
 from mmadder.errors import InputError
+from mmadder.files import require_file, write_json
+from mmadder.models import build_model
+from mmadder.reporting.tables import text_table
+from mmadder.statistics import find_norms
 
 
 def parse_args():
@@ -53,9 +59,7 @@ def parse_args():
     parser.add_argument('--merge', nargs='+', metavar='[NAME=]FILE',
                         help='JSON files to show together')
     cli.add_device_option(parser)
-    parser.add_argument('--data-root', help='as for tools/test.py')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
-                        default={}, metavar='KEY=VALUE')
+    cli.add_config_options(parser)
     cli.add_trust_option(parser)
     args = parser.parse_args()
     if bool(args.merge) == bool(args.second):
@@ -67,6 +71,7 @@ def parse_args():
 
 def main():
     args = parse_args()
+    cli.read_trust(args)
     if args.merge:
         results = {}
         for text in args.merge:
@@ -89,13 +94,12 @@ def main():
 def prepare(args):
     names = args.first, args.second
     for name in names:
-        cli.require_file(name, 'checkpoint')
+        require_file(name, 'checkpoint')
     loaders = ('test_dataloader', 'train_dataloader')
-    options = cli.make_parser('').parse_args([args.config])
-    options.data_root, options.cfg_options = args.data_root, args.cfg_options
-    options.trust_checkpoint = args.trust_checkpoint
-    cfg = cli.load_config(options, loaders[:1 + bool(args.batches)])
-    model = cli.build_model(cfg)
+    cfg = cli.load_config(
+        args.config, loaders[:1 + bool(args.batches)],
+        cfg_options=args.cfg_options, data_root=args.data_root)
+    model = build_model(cfg)
     pair = load_pair(model, names)
     if args.batches and not find_norms(model):
         raise InputError(f'{args.config} has no batch norm whose statistics '

@@ -15,12 +15,12 @@ The runs must have been trained with --record of tools/train.py.
 import argparse
 from pathlib import Path
 
-from mmadder.runs.distributions import describe, plot_epochs, plot_fits
-from mmadder.runs.recording import (QUANTITIES, parse_runs,
-                                        read_recording)
-from mmadder.reporting.tables import text_table, write_json
 from mmadder import cli
 from mmadder.errors import InputError
+from mmadder.files import write_json
+from mmadder.reporting.tables import text_table
+from mmadder.runs.distributions import describe, plot_epochs, plot_fits
+from mmadder.runs.recording import QUANTITIES, parse_runs, read_recording
 
 
 def parse_args():

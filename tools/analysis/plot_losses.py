@@ -9,11 +9,16 @@ validation metric.
 import argparse
 from pathlib import Path
 
-from mmadder.runs.losses import (choose_curve, plot_losses, read_curves,
-                                     summarize)
-from mmadder.runs.recording import parse_runs
-from mmadder.reporting.tables import text_table, write_json
 from mmadder import cli
+from mmadder.files import write_json
+from mmadder.reporting.tables import text_table
+from mmadder.runs.losses import (
+    choose_curve,
+    plot_losses,
+    read_curves,
+    summarize,
+)
+from mmadder.runs.recording import parse_runs
 
 ROWS = 12  # of the table of losses
 

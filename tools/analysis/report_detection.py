@@ -8,11 +8,9 @@ import argparse
 import os.path as osp
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
-
+from mmadder import cli
 from mmadder.analysis import load_detections, run_facts, write_report
 from mmadder.reporting.figures import read_scalars
-from mmadder import cli, replace_data_root
 
 
 def parse_args():
@@ -25,9 +23,7 @@ def parse_args():
                         'training; again for more runs in the same figure')
     parser.add_argument('--out', required=True, help='directory to write')
     parser.add_argument('--title', help='default: name of the config')
-    parser.add_argument('--data-root', help='as for tools/test.py')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
-                        default={}, metavar='KEY=VALUE')
+    cli.add_config_options(parser)
     parser.add_argument('--fact', action='append', default=[],
                         metavar='NAME=VALUE', help='a line for the table of '
                         'settings')
@@ -38,11 +34,8 @@ def parse_args():
 
 def main():
     args = parse_args()
-    cli.require_file(args.config, 'config')
-    config = Config.fromfile(args.config)
-    config.merge_from_dict(args.cfg_options)
-    if args.data_root:
-        cli.replace_data_root(config, args.data_root)
+    config = cli.load_config(args.config, cfg_options=args.cfg_options,
+                             data_root=args.data_root)
     runs = {}
     for run in args.run:
         name, _, folder = run.rpartition('=')

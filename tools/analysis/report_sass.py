@@ -10,8 +10,8 @@ import argparse
 import importlib.util
 import sys
 
-from mmadder.benchmark import cuda_time, sass
 from mmadder import cli
+from mmadder.benchmark import cuda_time, sass
 
 IMAGENET, VOC = 1_281_167, 16_551
 WORK = {  # images of an epoch, adder layers of one image

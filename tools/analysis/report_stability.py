@@ -9,11 +9,12 @@ log; layers need --record of tools/train.py.
 """
 import argparse
 
+from mmadder import cli
+from mmadder.files import write_json
+from mmadder.reporting.tables import text_table
 from mmadder.runs.recording import parse_runs
 from mmadder.runs.stability import verdicts
 from mmadder.runs.stability_report import write_stability_report
-from mmadder.reporting.tables import text_table, write_json
-from mmadder import cli
 
 
 def parse_args():

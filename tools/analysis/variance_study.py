@@ -13,18 +13,23 @@ import argparse
 from pathlib import Path
 
 import torch
-from mmengine.config import DictAction
 
-from mmadder.runs.recording import read_recording
-from mmadder.reporting.tables import text_table, write_json
-from mmadder.analysis.testing import test_batch
-from mmadder.analysis.variance_study import (count_taps, measure_disturbance,
-                                             simulate_layer, study_record,
-                                             taps_of_run)
 from mmadder import cli
+from mmadder.analysis.testing import test_batch
+from mmadder.analysis.variance_study import (
+    count_taps,
+    measure_disturbance,
+    simulate_layer,
+    study_record,
+    taps_of_run,
+)
 from mmadder.checkpoints.state_dict import load_pretrained
 from mmadder.engine.statistics_hook import Recorder
 from mmadder.errors import InputError
+from mmadder.files import require_file, write_json
+from mmadder.models import build_model
+from mmadder.reporting.tables import text_table
+from mmadder.runs.recording import read_recording
 
 COLUMNS = (  # title, measured, formula
     ('mean of x', 'input_mean', 'input_mean_eq4'),
@@ -62,9 +67,7 @@ def parse_args():
                         help='of the batch through a checkpoint')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--json', metavar='FILE', help='write all numbers')
-    parser.add_argument('--data-root', help='as for tools/test.py')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
-                        default={}, metavar='KEY=VALUE')
+    cli.add_config_options(parser)
     cli.add_trust_option(parser)
     args = parser.parse_args()
     if len(args.network) > 2:
@@ -74,6 +77,7 @@ def parse_args():
 
 def main():
     args = parse_args()
+    cli.read_trust(args)
     if not args.network:
         results = simulate(args)
     elif len(args.network) == 1:
@@ -116,12 +120,11 @@ def study_run(args):
 
 def study_checkpoint(args):
     config, checkpoint = args.network
-    cli.require_file(checkpoint, 'checkpoint')
-    options = cli.make_parser('').parse_args([config])
-    options.data_root, options.cfg_options = args.data_root, args.cfg_options
-    options.trust_checkpoint = args.trust_checkpoint
-    cfg = cli.load_config(options, ('test_dataloader', ))
-    model = cli.build_model(cfg)
+    require_file(checkpoint, 'checkpoint')
+    cfg = cli.load_config(
+        config, ('test_dataloader', ), cfg_options=args.cfg_options,
+        data_root=args.data_root)
+    model = build_model(cfg)
     load_pretrained(model, checkpoint)
     batch = test_batch(cfg, args.images, args.seed)
     recorder = Recorder(model.eval(), histograms=False)

@@ -1,0 +1,159 @@
+"""Runners of MMEngine, and how a command ends."""
+
+import argparse
+import contextlib
+import glob
+import os
+import os.path as osp
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+
+import torch.distributed
+from mmengine.config import Config, ConfigDict
+from mmengine.device import get_device
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner, find_latest_checkpoint
+
+from mmadder.checkpoints import safe_loading
+from mmadder.errors import InputError
+from mmadder.files import require_file
+
+from .config import load_config
+from .options import read_trust
+from .output import print_once
+
+HOOKS = ('LossScaleHook', 'AdderClipGradHook', 'CheckpointCheckHook')
+REPORT = 'DetectionReportHook'
+INTERRUPTED = 128 + 2  # the shell's exit code for Ctrl-C
+WRONG_INPUT = 2  # argparse's
+REPEAT_AFTER = .1  # seconds
+
+
+def runner_config(args: argparse.Namespace,
+                  dataloaders: Sequence[str]) -> Config:
+    """Return the config for :func:`build_runner`.
+
+    Args:
+        args: of :func:`make_parser`.
+        dataloaders: names of those whose data must exist.
+    Raises:
+        InputError: the config or its data do not exist.
+    """
+    read_trust(args)
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = load_config(args.config, dataloaders, cfg_options=args.cfg_options,
+                      data_root=args.data_root)
+    cfg.launcher = args.launcher
+    stem = osp.splitext(osp.basename(args.config))[0]
+    cfg.work_dir = (args.work_dir or cfg.get('work_dir')
+                    or osp.join('work_dirs', stem))
+    _add_hooks(cfg)
+    return cfg
+
+
+def resume(cfg: Config, checkpoint: str) -> None:
+    """Let a run go on from a checkpoint.
+
+    Args:
+        cfg (Config): changed in place.
+        checkpoint (str): a file, or 'auto' for the last one in the work
+            directory. Where there is none yet, the run starts from the
+            beginning, ``load_from`` included.
+    """
+    if checkpoint == 'auto':
+        checkpoint = _last_checkpoint(cfg.work_dir)
+        if checkpoint is None:
+            print_once(f'No checkpoint in {cfg.work_dir} yet: training '
+                        'starts from the beginning.')
+            return
+    require_file(checkpoint, 'checkpoint')
+    cfg.resume, cfg.load_from = True, checkpoint
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Return the config's runner; several processes work without GPU too."""
+    if cfg.launcher == 'pytorch' and get_device() == 'cpu':
+        # MMEngine's own start picks a GPU for each process.
+        torch.distributed.init_process_group('gloo')
+        wrapper = ConfigDict(
+            type='MMDistributedDataParallel', broadcast_buffers=False,
+            find_unused_parameters=cfg.get('find_unused_parameters', False))
+        wrapper.update(cfg.get('model_wrapper_cfg') or {}, device_ids=None)
+        cfg.model_wrapper_cfg = wrapper
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+@contextlib.contextmanager
+def short_messages(interrupted: str) -> Iterator[None]:
+    """End with a sentence, not a traceback, where the user can act.
+
+    An InputError or FileNotFoundError ends with exit code 2, Ctrl-C with 130
+    and the text ``interrupted``. Other errors pass. Checkpoints are read as
+    data only, unless :func:`read_trust` lifts that.
+    """
+    try:
+        with safe_loading.data_only(), _no_lost_interrupt():
+            yield
+    except KeyboardInterrupt:
+        print_once(interrupted, file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except (InputError, FileNotFoundError) as error:
+        # A worker process sends its traceback along, before the message.
+        message = str(error).rpartition(f'{type(error).__name__}: ')[2]
+        print(f'{osp.basename(sys.argv[0])}: {message.strip()}',
+              file=sys.stderr)
+        sys.exit(WRONG_INPUT)
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _no_lost_interrupt():
+    """Repeat a Ctrl-C that Python drops, as it does in destructors.
+
+    The callbacks of a fork, so the start of every worker process, drop it
+    too, and the training would go on.
+    """
+    previous = sys.unraisablehook
+
+    def repeat(unraisable):
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            return previous(unraisable)
+        timer = threading.Timer(REPEAT_AFTER, signal.pthread_kill, (
+            threading.main_thread().ident, signal.SIGINT))
+        timer.daemon = True
+        timer.start()
+
+    sys.unraisablehook = repeat
+    try:
+        yield
+    finally:
+        sys.unraisablehook = previous
+
+
+def _last_checkpoint(work_dir):
+    """Return the last complete checkpoint in the work dir, or None."""
+    path = find_latest_checkpoint(work_dir)
+    if path == '':
+        # Killed while it noted the name, so the file itself is complete.
+        names = [name for kind in ('epoch', 'iter')
+                 for name in glob.glob(osp.join(work_dir, f'{kind}_*.pth'))]
+        return max(names, key=osp.getmtime, default=None)
+    if path is None or osp.exists(path):
+        return path
+    return osp.join(work_dir, osp.basename(path))  # the work dir was moved
+
+
+def _add_hooks(cfg):
+    hooks = list(cfg.get('custom_hooks') or [])
+    types = [hook['type'] for hook in hooks if isinstance(hook, dict)]
+    present = {getattr(type_, '__name__', type_) for type_ in types}
+    cfg.custom_hooks = hooks + [dict(type=name) for name in HOOKS
+                                if name not in present]
+    if cfg.get('default_scope') == 'mmdet' and REPORT not in present:
+        # Where a config can switch it off: default_hooks=dict(report=None).
+        cfg.default_hooks = {'report': dict(type=REPORT),
+                             **(cfg.get('default_hooks') or {})}

@@ -1,0 +1,72 @@
+"""The tracked statistics of batch norms, and how to estimate them anew."""
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmadder.errors import InputError
+
+
+def find_norms(model: nn.Module) -> list[_BatchNorm]:
+    """Return the batch norms of a model that track statistics."""
+    return [module for module in model.modules()
+            if isinstance(module, _BatchNorm)
+            and module.running_mean is not None]
+
+
+@torch.no_grad()
+def reestimate_statistics(model: nn.Module, batches: Iterable,
+                          forward: Callable) -> None:
+    """Estimate the tracked mean and variance of all batch norms anew.
+
+    Each becomes the mean over the batches, as the norms see them in training;
+    every other module is in evaluation mode meanwhile. Weights and modes stay
+    as they are. If a batch fails, so do the statistics.
+
+    Args:
+        model: with at least one batch norm.
+        batches: each counts the same; one at least.
+        forward: called with a batch, runs the model on it.
+    Raises:
+        InputError: no batch norm tracks statistics, or there is no batch.
+    """
+    norms = find_norms(model)
+    if not norms:
+        raise InputError(f'{type(model).__name__} has no batch norm whose '
+                         'statistics could be estimated anew')
+    with _averaging(model, norms):
+        seen = False
+        for batch in batches:
+            forward(batch)
+            seen = True
+        if not seen:
+            raise InputError('there is no batch to estimate the statistics '
+                             'of batch norms from')
+
+
+@contextlib.contextmanager
+def _averaging(model: nn.Module, norms: list[_BatchNorm]) -> Iterator[None]:
+    """Let norms track the mean over all batches; undone by an error."""
+    training = {module: module.training for module in model.modules()}
+    momenta = [norm.momentum for norm in norms]
+    before = [{name: value.clone() for name, value in norm.named_buffers()}
+              for norm in norms]
+    for module in training:
+        module.training = False
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum, norm.training = None, True
+    try:
+        yield
+    except BaseException:
+        for norm, buffers in zip(norms, before):
+            for name, value in buffers.items():
+                norm.get_buffer(name).copy_(value)
+        raise
+    finally:
+        for norm, momentum in zip(norms, momenta):
+            norm.momentum = momentum
+        for module, mode in training.items():
+            module.training = mode
