@@ -3,13 +3,14 @@ PYTHON ?= python3.11
 VENV ?= .venv
 WORK_DIR ?= work_dirs/quickstart
 
-.PHONY: help setup quickstart test test-slow test-sanitized clean
+.PHONY: help setup quickstart test test-slow test-sanitized lint clean
 
 help:
 	@echo 'make quickstart   set up, train an adder Faster R-CNN on digit scenes, evaluate, draw'
 	@echo 'make test         set up, run the tests'
 	@echo 'make test-slow    set up, run the slow tests'
 	@echo 'make test-sanitized   set up, run the operators'"'"' tests under AddressSanitizer and UBSan'
+	@echo 'make lint         set up, check style: ruff for Python, clang-format for C++ and CUDA'
 	@echo 'make setup        only set up: $(VENV) with the pinned stack and our extension'
 	@echo 'make clean        remove what quickstart and builds wrote, not $(VENV)'
 
@@ -30,6 +31,10 @@ test-slow: setup
 # Compiles into build/sanitized; the normal extension stays as it is.
 test-sanitized: setup
 	$(VENV)/bin/python tools/test_sanitized.py
+
+lint: setup
+	$(VENV)/bin/ruff check
+	git ls-files '*.cpp' '*.h' '*.cu' '*.cuh' | xargs $(VENV)/bin/clang-format --dry-run -Werror
 
 clean:
 	rm -rf $(WORK_DIR) build mmadder.egg-info mmadder/_C.*.so

@@ -1,4 +1,4 @@
-"""Builds mmadder: Python, the compiled operators, configs and tools.
+"""Builds mmadder: the compiled operators, configs and tools.
 
 MMADDER_CUDA=auto|0|1 decides on the CUDA part: 'auto' (default) builds it
 where nvcc fits the installed torch, '1' makes it an error where not.
@@ -12,7 +12,7 @@ import sys
 from glob import glob
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import setup
 from setuptools.command.build_py import build_py
 
 try:
@@ -129,27 +129,12 @@ class BuildWithMimFiles(build_py):
                 shutil.copy(source, target / name)
 
 
-def read_version():
-    text = (ROOT / 'mmadder' / 'version.py').read_text()
-    return re.search(r"__version__ = '(.+)'", text)[1]
-
-
 if __name__ == '__main__':
     os.chdir(ROOT)
     link_mim_files()
     extension = make_extension()
     from torch.utils.cpp_extension import BuildExtension
     setup(
-        name='mmadder',
-        version=read_version(),
-        description='Adder networks for MMDetection and MMPretrain',
-        long_description=(ROOT / 'README.md').read_text(),
-        long_description_content_type='text/markdown',
-        python_requires='>=3.10',
-        # mmcv, mmengine, mmdet and mmpretrain come under several
-        # distribution names: the import says which of them is missing.
-        install_requires=['numpy'],
-        packages=find_packages(include=['mmadder', 'mmadder.*']),
         ext_modules=[extension],
         cmdclass=dict(build_ext=BuildExtension, build_py=BuildWithMimFiles),
         zip_safe=False)
