@@ -89,11 +89,12 @@ class AdderNet(nn.Module):
         return self.bn2(self.fc(x)).flatten(1)
 
 
-def make_adder_net(depth):
+def make_adder_net(depth, num_classes=None):
     """ResNet-20 for CIFAR or ResNet-50, weights and statistics random."""
     torch.manual_seed(depth)
-    model = AdderNet((3, 3, 3), 16, 1, 10, cifar=True) if depth == 20 \
-        else AdderNet((3, 4, 6, 3), 64, 4, 12, cifar=False)
+    model = AdderNet((3, 3, 3), 16, 1, num_classes or 10, cifar=True) \
+        if depth == 20 else \
+        AdderNet((3, 4, 6, 3), 64, 4, num_classes or 12, cifar=False)
     # Statistics of its own features, else no input gets through.
     momenta = {m: m.momentum for m in model.modules()
                if isinstance(m, nn.BatchNorm2d)}

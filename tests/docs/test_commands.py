@@ -4,7 +4,6 @@ import runpy
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -146,9 +145,11 @@ def place(tmp_path_factory, digits):
     plain = {key: value for key, value in build_model(Config.fromfile(
         CLASSIFIER)).state_dict().items() if '.awn.' not in key}
     torch.save(plain, place / 'PLAIN.pth')
-    torch.save(make_adder_net(20).state_dict(), place / 'ResNet20-AdderNet.pth')
-    torch.save(make_adder_net(50).state_dict(), place / 'ResNet50-AdderNet.pth')
-    shutil.copy(next((digits / 'crops/test/0').iterdir()), place / 'IMAGE.png')
+    for depth, classes in ((20, 10), (50, 1000)):
+        torch.save(make_adder_net(depth, classes).state_dict(),
+                   place / f'ResNet{depth}-AdderNet.pth')
+    shutil.copy(
+        next((digits / 'crops/test/0').iterdir()), place / 'IMAGE.png')
     (place / 'configs').symlink_to(ROOT / 'configs')
     (place / 'tools').symlink_to(ROOT / 'tools')
     return place
