@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from mmdet.datasets import VOCDataset
+from mmengine.registry import DefaultScope
 from mmpretrain.datasets import CIFAR10
 
 # The same examples in every run, however slow the machine. A sanitized build
@@ -35,6 +36,15 @@ ANNOTATION = '''<annotation>
   <size><width>{size}</width><height>{size}</height><depth>3</depth></size>
 {objects}</annotation>
 '''
+
+
+@pytest.fixture(autouse=True)
+def default_scope():
+    """Runners set a scope and leave it: no test is to depend on that."""
+    before = DefaultScope._instance_dict.copy()
+    yield
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(before)
 
 
 def draw(rng, box, label):

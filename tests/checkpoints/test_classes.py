@@ -130,7 +130,7 @@ def test_datasets_without_class_names_pass():
 def test_long_differences_are_cut():
     text = differing_classes(
         tuple('abcdef'), Data(metainfo=dict(classes=tuple('abzyxw'))))
-    assert text.endswith("'e' in the checkpoint is 'x' in the dataset, "
+    assert text.endswith("'e' in the checkpoint is 'x' in the dataset "
                          'and 1 more')
 
 
