@@ -12,9 +12,13 @@ import argparse
 import os.path as osp
 
 from mmadder import cli
-from mmadder.checkpoints import SOURCES, convert_checkpoint
+from mmadder.checkpoints import (
+    SOURCES,
+    convert_checkpoint,
+    recorded_eps,
+    recorded_variants,
+)
 from mmadder.checkpoints.state_dict import get_state_dict, read_checkpoint
-from mmadder.checkpoints.variants import recorded_variants
 from mmadder.files import require_file, save_checkpoint
 from mmadder.models import build_model
 
@@ -43,7 +47,7 @@ def main():
     state_dict = get_state_dict(checkpoint, args.checkpoint)
     converted, deviation, rounding = convert_checkpoint(
         state_dict, build_model(config), args.source,
-        recorded_variants(checkpoint))
+        recorded_variants(checkpoint), recorded_eps(checkpoint))
     meta = dict(
         converted_from=osp.basename(args.checkpoint),
         cfg=config.pretty_text)  # tells ann, ws and cnn apart

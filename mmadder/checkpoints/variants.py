@@ -6,6 +6,8 @@ apart. Adaptive weight normalization (awn) shows in the keys.
 """
 
 import ast
+from collections.abc import Iterable
+from typing import Any
 
 from torch import nn
 
@@ -18,6 +20,7 @@ NAMES = dict(
     ann='adders without weight norm (ann)',
     ws='adders with weight standardization (ws)',
     awn='adders with adaptive weight normalization (awn)')
+EPS = 1e-5  # of AWN and WS, where a config does not say another
 NO_AWN = 'no adaptive weight normalization'  # ann, ws or cnn
 # Targets that compute the same, of tools/convert_checkpoint.py.
 LOSSLESS = dict(ann=('awn', ), ws=('ann', 'awn'), awn=('ann', ))
@@ -30,7 +33,7 @@ def variant_of(layer):
                 if type(norm) is kind)
 
 
-def recorded_variants(checkpoint):
+def recorded_variants(checkpoint: Any) -> dict[str, str]:
     """Read the variants of a model's parts from the config in its checkpoint.
 
     The config is parsed, not executed: the file may be anyone's.
@@ -41,6 +44,24 @@ def recorded_variants(checkpoint):
         dict[str, str]: names of modules, such as 'backbone', and their
         variants. Empty without such a config.
     """
+    return {name: variant for name, (variant, _)
+            in _recorded_parts(checkpoint).items()}
+
+
+def recorded_eps(checkpoint: Any) -> dict[str, float]:
+    """Read the eps of weight norms from the config in a checkpoint.
+
+    Args:
+        checkpoint (dict): as for :func:`recorded_variants`.
+    Returns:
+        dict[str, float]: names of modules whose config has a weight norm.
+    """
+    return {name: eps for name, (variant, eps)
+            in _recorded_parts(checkpoint).items() if variant in ('ws', 'awn')}
+
+
+def _recorded_parts(checkpoint):
+    """{name of a module: (variant, eps)}."""
     meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
     text = meta.get('cfg') if isinstance(meta, dict) else None
     if not isinstance(text, str):
@@ -52,6 +73,12 @@ def recorded_variants(checkpoint):
         return dict(_parts(_literal(assigned.get('model'))))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return {}
+
+
+def part_of(key: str, parts: Iterable[str]) -> str | None:
+    """Return the innermost of some modules that a parameter lies in."""
+    return max((part for part in parts if _is_below(key, part)), key=len,
+               default=None)
 
 
 def require_variant(model, state_dict, recorded, name, config=None):
@@ -70,8 +97,7 @@ def require_variant(model, state_dict, recorded, name, config=None):
     for key, layer in model.named_modules():
         if f'{key}.weight' not in state_dict:
             continue
-        part = max((part for part in recorded if _is_below(key, part)),
-                   key=len, default=None)
+        part = part_of(key, recorded)
         if isinstance(layer, AdderConv2d):
             own = variant_of(layer)
         elif isinstance(layer, nn.Conv2d) and not _has_adders(model, part):
@@ -118,11 +144,11 @@ def _is_below(key, part):
 
 
 def _parts(node, path=()):
-    """Yield (name, variant) of parts in a model's config."""
+    """Yield (name, (variant, eps)) of parts in a model's config."""
     if isinstance(node, dict):
         variant = _part_variant(node, path)
         if variant:
-            yield '.'.join(path), variant
+            yield '.'.join(path), (variant, _eps(node.get('conv_cfg')))
         items = node.items()
     elif isinstance(node, (list, tuple)):
         items = enumerate(node)
@@ -146,6 +172,11 @@ def _part_variant(node, path):
     norm = conv_cfg.get('weight_norm')
     norm = norm.get('type') if isinstance(norm, dict) else norm
     return {None: 'ann', 'WS': 'ws', 'AWN': 'awn'}.get(norm)
+
+
+def _eps(conv_cfg):
+    norm = conv_cfg.get('weight_norm') if isinstance(conv_cfg, dict) else None
+    return float(norm.get('eps', EPS)) if isinstance(norm, dict) else EPS
 
 
 def _literal(node):

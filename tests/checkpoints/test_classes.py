@@ -152,3 +152,14 @@ def test_detector_names_its_classifier(old, new):
         f'roi_head.bbox_head.fc_cls.bias (({old + 1},) in the file, '
         f'({new + 1},) in the model, for {old} and {new} classes)']
     assert len(difference.misshapen) == 4  # and fc_reg
+
+
+@pytest.mark.parametrize('meta, expected', [
+    (dict(dataset_meta=dict(classes=('a', 'b'))), ('a', 'b')),
+    (dict(dataset_meta=dict(CLASSES=['a', 'b'])), ('a', 'b')),
+    (dict(CLASSES=('a', 'b')), ('a', 'b')),  # before MMEngine
+    (dict(dataset_meta=[dict(classes=('a', ))]), ()),  # of several datasets
+    (dict(dataset_meta=None), ()), (None, ()), (['x'], ())])
+def test_every_place_of_class_names(meta, expected):
+    assert trained_classes(dict(meta=meta)) == expected
+    assert trained_classes([]) == ()

@@ -16,7 +16,7 @@ from mmadder.checkpoints import (
     set_weight_norm,
 )
 from mmadder.errors import InputError
-from mmadder.layers import AdderConv2d
+from mmadder.layers import AWN, WS, AdderConv2d
 
 
 def classifier(depth, weight_norm=None, num_classes=10):
@@ -114,6 +114,45 @@ def test_ann_to_awn_by_sigma_and_mu(trained):
     torch.testing.assert_close(
         converted['backbone.layer2.0.conv1.awn.upsilon'],
         weight.flatten(1).mean(1))
+
+
+def with_eps(model, eps):
+    for layer in model.modules():
+        if isinstance(layer, (AWN, WS)):
+            layer.eps = eps
+    return model
+
+
+@pytest.mark.parametrize('source, target', [
+    ('awn', 'ann'), ('ws', 'ann'), ('ws', 'awn'), ('awn', 'awn'),
+    ('ann', 'awn')])
+def test_eps_of_source_and_target_count(trained, source, target):
+    """Weights of a deviation near the root of eps: without it, 12 % off."""
+    model = with_eps(trained(source), 1e-2)
+    for layer in model.modules():
+        if isinstance(layer, AdderConv2d):
+            layer.weight.data.mul_(.1)
+    other = with_eps(set_weight_norm(classifier(20), target), 1e-3)
+    converted, deviation, _ = convert_checkpoint(
+        model.state_dict(), other, source, eps={'backbone': 1e-2})
+    assert deviation < 1e-10
+    images = torch.randn(2, 3, 32, 32)
+    assert largest_deviation(
+        outputs(model, images), outputs(other, images)) < 1e-5
+
+
+def test_ws_of_another_eps_is_refused(trained):
+    with pytest.raises(InputError, match=r'eps 1e-05.*ws layer \(eps 0.01'):
+        convert_checkpoint(trained('ws').state_dict(), trained('ws'), 'ws',
+                           eps={'backbone': 1e-2})
+
+
+def test_outputs_that_do_not_vary_prove_nothing(trained):
+    """A last norm of scale zero: any conversion would seem right."""
+    model = trained('ann')
+    model.head.bn.weight.data.zero_()
+    with pytest.raises(InputError, match='do not vary with the picture'):
+        convert_checkpoint(model.state_dict(), trained('awn'), 'ann')
 
 
 def test_refusals(trained, resnet20):

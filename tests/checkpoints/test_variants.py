@@ -9,6 +9,7 @@ from mmengine.runner import Runner
 from mmadder.checkpoints.state_dict import load_pretrained
 from mmadder.checkpoints.variants import (
     NAMES,
+    recorded_eps,
     recorded_variants,
     require_variant,
 )
@@ -162,3 +163,19 @@ def test_runner_refuses_before_it_starts(save, cifar, tmp_path, verb):
                        r'*convert_checkpoint.py .*my_config.py .*file.pth '
                        'OUT.pth --source ws$'):
         runner.test() if verb == 'test' else runner.train()
+
+
+def test_eps_is_recorded_where_there_is_a_norm():
+    text = """
+model = dict(
+    backbone=dict(type='AdderResNet', conv_cfg=dict(
+        type='AdderConv2d', weight_norm=dict(type='AWN', eps=1e-2))),
+    neck=dict(type='AdderFPN', conv_cfg=dict(
+        type='AdderConv2d', weight_norm='WS')),
+    head=dict(type='AdderHead', conv_cfg=dict(type='AdderConv2d')))
+"""
+    checkpoint = dict(meta=dict(cfg=text))
+    assert recorded_variants(checkpoint) == dict(
+        backbone='awn', neck='ws', head='ann')
+    assert recorded_eps(checkpoint) == dict(backbone=1e-2, neck=1e-5)
+    assert recorded_eps({}) == {}

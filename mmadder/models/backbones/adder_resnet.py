@@ -1,5 +1,7 @@
 """ResNets of adder layers, for classification and detection alike."""
 
+import os.path as osp
+
 from mmengine.model import update_init_info
 from mmengine.registry import MODELS
 from mmpretrain.models import ResNet, ResNet_CIFAR
@@ -98,8 +100,15 @@ class AdderResNet(ResNet):
         super().init_weights()
         self.init_cfg = init_cfg
         if first_time and pretrained is not None:
+            self._require_pretrained(pretrained['checkpoint'])
             load_pretrained(self, ignore=CLASSIFIER, **pretrained)
             self._log_pretrained(pretrained['checkpoint'])
+
+    def _require_pretrained(self, checkpoint):
+        if '://' not in checkpoint and not osp.isfile(checkpoint):
+            raise InputError(f'pretrained checkpoint {checkpoint} does not '
+                             'exist; train it first, or set init_cfg=None to '
+                             'start from random weights')
 
     def _log_pretrained(self, checkpoint):
         # Present only while the whole model is being initialized.
