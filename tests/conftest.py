@@ -11,6 +11,7 @@ from hypothesis import settings
 from mmdet.datasets import VOCDataset
 from mmengine.registry import DefaultScope
 from mmpretrain.datasets import CIFAR10
+from toy_classifier import toy, write_small
 
 # The same examples in every run, however slow the machine. A sanitized build
 # takes --hypothesis-profile=few.
@@ -182,3 +183,15 @@ def annotation():
 def site_packages():
     """Return the folder in which MMDetection and MMPretrain lie."""
     return Path(mmengine.__file__).parents[1]
+
+
+@pytest.fixture(scope='session')
+def toy_set():
+    """Return a toy classifier, its images and their labels."""
+    return toy()
+
+
+@pytest.fixture
+def small(cifar, tmp_path):
+    """Return a folder with a small config and its checkpoint, beside data."""
+    return write_small(tmp_path)

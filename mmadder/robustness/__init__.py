@@ -12,6 +12,7 @@ from .checks import (
                      check_row,
                      check_sweep,
 )
+from .classification import Evaluation
 from .columns import (
                      Column,
                      attacker_columns,
@@ -21,14 +22,14 @@ from .columns import (
 )
 from .data import load_pixels, recalibrate
 from .detection import DetectionEvaluation, PixelDetector
-from .evaluation import Evaluation
+from .evaluation import BaseEvaluation
 from .features import norm_inputs
 from .pictures import Pictures
 from .pixels import LossLogits, PixelClassifier
 from .report import markdown_table, write_merged
 
 __all__ = [
-    'Attack', 'BudgetError', 'Column', 'DetectionEvaluation', 'Evaluation',
+    'Attack', 'BaseEvaluation', 'BudgetError', 'Column', 'DetectionEvaluation', 'Evaluation',
     'LossLogits', 'Pictures', 'PixelClassifier', 'PixelDetector',
     'RobustInferenceHook', 'RobustInferenceWarning',
     'attacker_columns', 'check_budget', 'check_detector', 'check_features',

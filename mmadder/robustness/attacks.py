@@ -56,7 +56,7 @@ class Attack:
     name: str
     eps: float = EPS
     alpha: float = ALPHA
-    steps: int = None
+    steps: int | None = None
 
     def __post_init__(self):
         if self.name not in STEPS:
@@ -70,7 +70,7 @@ class Attack:
                     f'and must be below 1; got {value}')
         if self.steps is None:
             object.__setattr__(self, 'steps', STEPS[self.name])
-        if self.steps is not None and self.steps < 1:
+        if self.steps < 1:
             raise InputError(f'steps must be at least 1, got {self.steps}')
 
     @property
@@ -127,10 +127,10 @@ class Attack:
         if len(labels) != len(images):
             raise InputError(f'labels must be {len(images)} numbers, got '
                              f'{labels.tolist()}')
+        if not self.eps:  # some attacks divide by it
+            return {count: images.clone() for count in {*steps, self.steps}}
         with prepared(model, seed):
-            # Some attacks divide by eps.
-            run = self._build(model, images, labels, seed) \
-                if self.eps else clean
+            run = self._build(model, images, labels, seed)
             with watched(model, labels, steps) as found, \
                     never_zero(model) if self.name == 'MIM' else \
                     contextlib.nullcontext():
@@ -162,11 +162,6 @@ class Attack:
             raise InputError('AutoAttack needs at least 4 classes, the model '
                              f'has {classes}')
         return auto_attack(model, self.eps, self.steps, classes, seed)
-
-
-def clean(images, labels):
-    """The attack of radius 0."""
-    return images.clone()
 
 
 def auto_attack(model, eps, steps, classes, seed):

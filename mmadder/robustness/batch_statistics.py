@@ -72,7 +72,7 @@ def robust_inference(model, mode='R', include_logit_bn=True,
     if mode not in MODES:
         raise InputError(f'mode of robust inference must be one of {MODES}, '
                          f'got {mode!r}')
-    norms = find_norms(model, include_logit_bn)
+    norms = norms_to_change(model, include_logit_bn)
     before = [vars(norm).get('forward') for norm in norms]
     handle = model.register_forward_pre_hook(_check_batch, with_kwargs=True)
     try:
@@ -87,7 +87,7 @@ def robust_inference(model, mode='R', include_logit_bn=True,
                 norm.forward = forward
 
 
-def find_norms(model, include_logit_bn=True):
+def norms_to_change(model, include_logit_bn=True):
     """Return the batch norms that robust inference changes.
 
     Raises:

@@ -2,11 +2,11 @@
 
 import torch
 from mmengine.registry import DATASETS, DefaultScope
+from torch import nn
 from torch.utils.data import Subset
 
 from mmadder.errors import InputError
-
-from .batch_statistics import find_norms
+from mmadder.statistics import reestimate_statistics
 
 
 def load_pixels(cfg, classifier, count, seed=0, split='test'):
@@ -46,33 +46,23 @@ def load_pixels(cfg, classifier, count, seed=0, split='test'):
     return classifier.from_uint8(torch.stack(samples)), labels[chosen]
 
 
-@torch.no_grad()
-def recalibrate(classifier, images, batch_size=250):
+def recalibrate(classifier: nn.Module, images: torch.Tensor,
+                batch_size: int = 250) -> None:
     """Estimate the tracked statistics of all batch norms anew, in place.
 
     For a network that is tested on other images than it was trained on:
-    mode R of robust inference divides by the tracked variance. Weights stay
-    as they are.
+    mode R of robust inference divides by the tracked variance. Weights and
+    modes stay as they are.
 
     Args:
-        classifier (nn.Module): pixels to logits.
-        images (Tensor): (N, 3, H, W), shuffled, not those of the test.
-        batch_size (int): each batch counts the same, so N should be a
-            multiple of it.
+        classifier: pixels to logits.
+        images: (N, 3, H, W), shuffled, not those of the test.
+        batch_size: each batch counts the same, so N should be a multiple of
+            it.
     """
-    norms = {norm: norm.momentum for norm in find_norms(classifier)}
-    training = {module: module.training for module in classifier.modules()}
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the mean over all batches
-    classifier.train()
     device = next(classifier.parameters()).device
-    for batch in images.split(batch_size):
-        classifier(batch.to(device))
-    for module, mode in training.items():
-        module.training = mode
-    for norm, momentum in norms.items():
-        norm.momentum = momentum
+    reestimate_statistics(classifier, images.split(batch_size),
+                          lambda batch: classifier(batch.to(device)))
 
 
 def balanced_sample(labels, count, seed):

@@ -5,10 +5,13 @@ annotated boxes. The pictures are attacked as the test pipeline resizes them,
 before normalization and padding.
 """
 
+import collections
 import copy
 import dataclasses
 import json
 import logging
+from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from mmdet.models.detectors.base import BaseDetector
@@ -20,7 +23,8 @@ from torch import nn
 
 from mmadder.errors import InputError
 
-from .evaluation import Evaluation
+from .evaluation import BaseEvaluation
+from .pictures import Pictures
 from .pixels import LossLogits
 
 WITHOUT_LOGITS = ('FGSM', 'BIM', 'PGD', 'MIM', 'RFGSM', 'LegacyRFGSM')
@@ -136,48 +140,55 @@ def require_voc_metric(evaluator):
                 f'test_evaluator of the config is {dict(metric)}')
 
 
-class DetectionEvaluation(Evaluation):
-    """Mean average precisions of one detector, kept in files as they come.
+class DetectionEvaluation(BaseEvaluation):
+    """Mean average precisions of one detector; see :class:`BaseEvaluation`.
 
     Finished columns are in the JSON file, predictions of all in
     FILE.predictions.jsonl beside it, one line per batch.
 
     Args:
-        detector (PixelDetector)
-        pictures (Pictures)
-        evaluator (dict | list[dict]): VOCMetric of the config.
-        source (PixelDetector, optional): what 'transfer' attacks.
-        seed, include_logit_bn, path, facts: as for :class:`Evaluation`.
+        detector: what is attacked.
+        pictures: their batches are those of one size.
+        evaluator: VOCMetric of the config, a dict or a list of them.
+        seed: of the attacks.
+        include_logit_bn: scope of robust inference.
+        source: what 'transfer' attacks.
+        path: results are read from and written to it.
+        facts: what else identifies the run, such as the checkpoint.
     """
 
     metric = 'mAP'
 
-    def __init__(self, detector, pictures, evaluator, seed=0,
-                 include_logit_bn=True, source=None, path=None, facts=()):
+    def __init__(self, detector: PixelDetector, pictures: Pictures, evaluator,
+                 seed: int = 0, include_logit_bn: bool = True,
+                 source: PixelDetector | None = None,
+                 path: str | Path | None = None,
+                 facts: Mapping | tuple = ()):
         require_voc_metric(evaluator)
         self.pictures, self.evaluator = pictures, evaluator
-        self.lines = {}  # (mode, label) to a dict per batch
         settings = dict(
             facts, metric=self.metric, images=pictures.size,
             batch_size=pictures.batch_size, seed=seed,
             include_logit_bn=include_logit_bn, data=pictures.digest)
-        self._set_up(detector, pictures.batches, source, path, settings)
+        super().__init__(detector, pictures.batches, settings, source, path)
+        self.lines = self._read_lines()  # (mode, label) to a dict per batch
 
     @property
     def _predictions(self):
         return self.path.with_name(self.path.name + '.predictions.jsonl')
 
-    def _resume(self, settings):
-        super()._resume(settings)
-        if not self._predictions.exists():
-            return
+    def _read_lines(self):
+        lines = collections.defaultdict(list)
+        if not (self.path and self.path.exists()
+                and self._predictions.exists()):
+            return lines
         # A run killed while it wrote leaves half a line.
         text = self._predictions.read_text()
         text = text[:text.rfind('\n') + 1]
         self._predictions.write_text(text)
         for line in map(json.loads, text.splitlines()):
-            self.lines.setdefault(
-                (line['mode'], line['label']), []).append(line)
+            lines[line['mode'], line['label']].append(line)
+        return lines
 
     def run(self, modes, columns, progress=iter):
         for column in columns:
@@ -192,11 +203,9 @@ class DetectionEvaluation(Evaluation):
     def done(self, mode, column):
         if column.label in self.results['rows'].get(mode, {}):
             return len(self.batches)
-        lines = self.lines.get((mode, column.label), ())
-        if lines and lines[0]['column'] != dataclasses.asdict(column):
-            raise InputError(
-                f'{self.path} has {column.label} with other settings, '
-                f'{lines[0]["column"]}; name another file')
+        lines = self.lines[mode, column.label]
+        if lines:
+            self.require_column(column, lines[0]['column'])
         return len(lines)
 
     def size(self, batch):
@@ -206,32 +215,32 @@ class DetectionEvaluation(Evaluation):
         images, samples = self.pictures.load(batch)
         return images.to(next(self.network.parameters()).device), samples
 
-    def attack(self, model, attack, images, samples, steps, seed):
+    def attack(self, model, attack, images, targets, steps, seed):
         labels = torch.zeros(
             len(images), dtype=torch.long, device=images.device)
         return attack.prefixes(
-            LossLogits(model.loss_of(samples, seed)), images, labels, steps,
+            LossLogits(model.loss_of(targets, seed)), images, labels, steps,
             seed)
 
-    def warn(self, samples):
-        """Pictures have no class to be sorted by."""
-
-    def answer(self, images, samples):
-        return self.network.predict(images, samples)
+    def answer(self, images, targets):
+        return self.network.predict(images, targets)
 
     def note(self, job, answer, change):
         line = dict(mode=job.mode, label=job.column.label, batch=job.batch,
                     max_perturbation=change, found=answer,
                     column=dataclasses.asdict(job.column))
-        lines = self.lines.setdefault((job.mode, job.column.label), [])
+        lines = self.lines[job.mode, job.column.label]
         lines.append(line)
         if self.path:
             with self._predictions.open('a') as file:
                 file.write(json.dumps(line) + '\n')
-        if len(lines) == self._count(job.column):
+        if len(lines) == self.batches_of(job.column):
             row = self.results['rows'].setdefault(job.mode, {})
             row[job.column.label] = self._summary(lines)
             self.save()
+
+    def warn(self, targets):
+        """Pictures have no class to be sorted by."""
 
     def _summary(self, lines):
         metrics = self._score(lines)

@@ -86,6 +86,16 @@ def test_eps_zero_returns_the_input(name, batch):
     assert adversarial is not images
 
 
+@pytest.mark.parametrize('name', ['BIM', 'PGD', 'MIM', 'RFGSM'])
+def test_eps_zero_has_all_numbers_of_steps(name, batch):
+    """A sweep over steps at eps 0 died with a KeyError."""
+    images, labels = batch
+    found = Attack(name, eps=0., steps=5).prefixes(
+        Toy(), images, labels, (1, 3))
+    assert sorted(found) == [1, 3, 5]
+    assert all(torch.equal(made, images) for made in found.values())
+
+
 @pytest.mark.parametrize('name', NAMES)
 def test_seed_decides_and_global_state_is_kept(name, batch):
     images, labels = batch

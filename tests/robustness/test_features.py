@@ -30,7 +30,7 @@ def test_common_part():
     x = torch.randn(9, 1)
     for other, share in ((x, 1.), (-x, 0.)):
         pair = torch.cat([x, other], 1)
-        (found, ) = norm_inputs(norm, lambda: norm(pair))
+        (found, ) = norm_inputs(norm, lambda pair=pair: norm(pair))
         assert found['common'] == pytest.approx(share, abs=1e-5)
 
 

@@ -1,0 +1,22 @@
+import pytest
+
+from mmadder.robustness import (
+    attacker_columns,
+    eps_sweep,
+    steps_sweep,
+    table_columns,
+)
+
+
+def test_columns_are_the_papers():
+    assert [column.label for column in table_columns()] == [
+        'Clean', 'FGSM', 'BIM7', 'PGD7', 'MIM5', 'RFGSM5']
+    assert all(column.attack.eps == 8 / 255 for column in
+               table_columns()[1:])
+    assert [column.label for column in attacker_columns()] == [
+        'PGD7 detached', 'PGD7 eval-made']
+    first = eps_sweep([.07, .1])[0]
+    assert first.label == 'PGD7 eps=0.07'
+    assert first.attack.alpha == pytest.approx(.01)
+    assert [c.label for c in steps_sweep([1, 50])] == [
+        'PGD1 steps', 'PGD50 steps']

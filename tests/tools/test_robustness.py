@@ -1,0 +1,99 @@
+"""tools/robustness.py, end to end."""
+import json
+
+import cv2
+import pytest
+from toy_classifier import (
+    run_tool,
+)
+
+from mmadder.robustness import (
+    Attack,
+)
+
+
+def test_tool_end_to_end(small, monkeypatch, capsys):
+    arguments = (small / 'small.py', small / 'small.pth', '--data-root',
+                 small / 'cifar', '--images', 10, '--json',
+                 small / 'a.json', '--name', 'toy')
+    run_tool(monkeypatch, *arguments, '--legacy-rfgsm', '--transfer-from',
+             small / 'small.py', small / 'small.pth')
+    table = capsys.readouterr().out.splitlines()
+    header = next(line for line in table if line.startswith('| network'))
+    assert header.startswith(
+        '| network | Clean | FGSM | BIM7 | PGD7 | MIM5 | RFGSM5 |')
+    assert 'LegacyRFGSM5 (moves pixels by 32/255)' in header
+    assert [line.split(' | ')[0] for line in table
+            if line.startswith('| toy')] == ['| toy', '| toy-R', '| toy-r']
+    assert any(line.startswith('R: batch dependence') for line in table)
+    results = json.loads((small / 'a.json').read_text())
+    assert set(results['rows']['R']) == {
+        'Clean', 'FGSM', 'BIM7', 'PGD7', 'MIM5', 'RFGSM5', 'PGD7 detached',
+        'PGD7 eval-made', 'LegacyRFGSM5', 'PGD7 transfer'}
+    # Same images, same seed: the same figures from a fresh file.
+    (small / 'a.json').rename(small / 'b.json')
+    run_tool(monkeypatch, *arguments, '--modes', 'r', '--transfer-from',
+             small / 'small.py', small / 'small.pth')
+    again = json.loads((small / 'a.json').read_text())
+    for label, entry in again['rows']['r'].items():
+        assert entry == results['rows']['r'][label]
+
+
+def test_an_attack_that_broke_its_budget_ends_the_tool(
+        small, monkeypatch, capsys):
+    monkeypatch.setattr(
+        Attack, '_build', lambda *args: lambda images, labels: images + .1)
+    with pytest.raises(SystemExit) as stopped:
+        run_tool(monkeypatch, small / 'small.py', small / 'small.pth',
+                 '--data-root', small / 'cifar', '--images', 10, '--modes',
+                 'eval', '--attacks', 'MIM', '--json',
+                 small / 'new' / 'a.json')
+    assert stopped.value.code == 2
+    assert 'MIM5 moved a pixel by 0.1' in capsys.readouterr().err
+    results = json.loads((small / 'new' / 'a.json').read_text())
+    assert list(results['rows']['eval']) == ['Clean']
+
+
+def test_sweeps_and_merging(small, monkeypatch, capsys):
+    for name in ('a', 'b'):
+        run_tool(monkeypatch, small / 'small.py', small / 'small.pth',
+                 '--data-root', small / 'cifar', '--images', 10, '--modes',
+                 'R', '--no-table', '--sweep', 'steps', '--json',
+                 small / f'{name}.json', '--name', name,
+                 '--recalibrate', 20 * (name == 'b'))
+    settings = json.loads((small / 'b.json').read_text())['settings']
+    assert settings['recalibrated'] == 20
+    with pytest.raises(SystemExit):
+        run_tool(monkeypatch, small / 'small.py', small / 'small.pth',
+                 '--data-root', small / 'cifar', '--images', 10, '--json',
+                 small / 'b.json', '--name', 'b')
+    assert 'recalibrated 20 (now 0)' in capsys.readouterr().err
+    capsys.readouterr()
+    run_tool(monkeypatch, '--merge', small / 'a.json', small / 'b.json',
+             '--out', small / 'merged')
+    for name in ('steps', 'features'):
+        figure = cv2.imread(str(small / 'merged' / f'{name}.png'))
+        assert figure.std() > 5
+    assert not (small / 'merged' / 'eps.png').exists()
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (('--eps', '8'), 'eps is in units of pixels'),
+    (('--eps', 'much'), '--eps much: expected a number such as 8/255'),
+    (('--device', 'abacus'), 'argument --device: abacus: '),
+    (('--images', '21'), 'the test set has 20'),
+    (('--no-table', ), 'nothing is left to measure'),
+    (('--sweep', 'eps', '--sweep-images', '0'), '--sweep-images must be at'),
+    (('--square', '--strong-images', '-1'), '--strong-images must be at'),
+    (('--images', '10', '--json', '.'), '. is a directory, expected a file'),
+])
+def test_wrong_input_of_the_tool(small, monkeypatch, capsys, arguments,
+                                 message):
+    with pytest.raises(SystemExit) as stopped:
+        run_tool(monkeypatch, small / 'small.py', small / 'small.pth',
+                 '--data-root', small / 'cifar', *arguments)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run_tool(monkeypatch, '--merge', 'none.json', '--out', small)
+    assert 'none.json does not exist' in capsys.readouterr().err
