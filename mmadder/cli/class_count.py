@@ -4,20 +4,21 @@ import os.path as osp
 import re
 
 from mmengine.fileio import list_from_file
-from mmpretrain.datasets.custom import find_folders
 
+from mmadder.datasets import class_folders
 from mmadder.cli.data_root import DATALOADERS, EVALUATORS
 from mmadder.errors import InputError
 from mmadder.text import shorten
 
 OPTION = 'model.head.num_classes'
 IMAGENET = 1000
+KINDS = ('ImageNet', 'CheckedImageNet')
 
 
 def fit_classes(cfg, dataloaders=DATALOADERS, given=None):
     """Set the number of classes to that of the data.
 
-    For MMPretrain's ``ImageNet`` datasets. With one folder per class, the
+    For MMPretrain's ``ImageNet`` datasets, and ours. With one folder per class, the
     folders of all splits must be equal, and the config gets their number
     (head, preprocessor, accuracies that exist) and their names. With
     ``meta/<split>.txt`` the config's number stays, and must be enough.
@@ -65,9 +66,7 @@ def _nodes(node):
 def _labelled(cfg, dataloaders):
     """Return the configs of ImageNet datasets; split 'test' has no labels."""
     nodes = [node for name in dataloaders for node in _nodes(cfg.get(name))]
-    types = [getattr(node.get('type'), '__name__', node.get('type'))
-             for node in nodes]
-    return [node for node, kind in zip(nodes, types) if kind == 'ImageNet'
+    return [node for node in nodes if _type_name(node) in KINDS
             and node.get('split') != 'test' and node.get('with_label', True)]
 
 
@@ -95,7 +94,7 @@ def _folder_names(datasets, needed):
         if folder is None or '://' in folder:
             continue
         if osp.isdir(folder):
-            found[folder] = find_folders(folder)[0]
+            found[folder] = _class_names(folder, datasets)
         elif folder in required:
             raise InputError(
                 f'{folder} does not exist; expected one folder of pictures '
@@ -107,6 +106,22 @@ def _folder_names(datasets, needed):
     if found and not found[first]:
         raise InputError(f'{first} has no folders, expected one per class')
     return found.get(first)
+
+
+def _class_names(folder, datasets):
+    names, others = class_folders(folder)
+    stock = any(_folder(node) == folder and _type_name(node) == 'ImageNet'
+                for node in datasets)
+    if others and stock:
+        raise InputError(
+            f'{folder} has folders that are no classes: {shorten(others)}. '
+            "MMPretrain's ImageNet would count them: remove them, or use "
+            "type='CheckedImageNet'")
+    return names
+
+
+def _type_name(node):
+    return getattr(node.get('type'), '__name__', node.get('type'))
 
 
 def _require_equal(first, names, other, other_names):

@@ -2,8 +2,8 @@
 
 import collections
 import logging
+import os
 import os.path as osp
-from xml.etree import ElementTree
 
 from mmdet.datasets import XMLDataset
 from mmengine import fileio
@@ -13,18 +13,30 @@ from mmengine.registry import DATASETS
 from mmadder.errors import InputError
 from mmadder.text import shorten
 
-CORNERS = ('xmin', 'ymin', 'xmax', 'ymax')
+from .loading import name_pictures_in_errors
+from .picture_headers import PictureHeader, read_header
+from .voc_files import SUFFIXES, decode, parse_annotation, picture_names
+
 MAX_PROBLEMS = 5  # printed in an error
 MAX_NAMES = 20  # printed in the warning
 
 
 @DATASETS.register_module()
 class CheckedXMLDataset(XMLDataset):
-    """mmdet's ``XMLDataset`` that says what is wrong with the files.
+    """mmdet's ``XMLDataset`` that reads what tools write, and checks it.
 
-    Takes XMLDataset's arguments and gives the same samples, except:
+    Takes XMLDataset's arguments, and gives the same samples of files as
+    MMDetection expects them. Beyond that:
 
-    - Missing or malformed files are one error that lists the first few.
+    - Pictures may end with .jpg, .jpeg, .png, .bmp, .webp or .tif, in any
+      case and mixed. Annotations and split files may be of any encoding;
+      :mod:`mmadder.datasets.voc_files` says what else is read.
+    - The header of each picture is read, and width and height are those that
+      it is loaded with: ``<size>`` may lack. Where the two differ, by a factor
+      or because the picture is turned (EXIF), boxes may lie beside their
+      objects: one warning names the pictures.
+    - Missing, truncated or malformed files are one error that lists the first
+      few. A picture that cannot be decoded later on is named, too.
     - In training a box without area inside the picture gets
       ``ignore_flag=1``: its regression target is log(0), which makes the
       loss NaN. In evaluation it stays, so that figures compare with
@@ -40,9 +52,13 @@ class CheckedXMLDataset(XMLDataset):
 
     Raises:
         InputError: no classes; the data root, the split, a picture or an
-            annotation is missing; an annotation is malformed; no object of
-            the config's classes, or no picture, is left.
+            annotation is missing or damaged; no object of the config's
+            classes, or no picture, is left.
     """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        name_pictures_in_errors(self.pipeline)
 
     @property
     def sub_data_root(self):
@@ -50,12 +66,24 @@ class CheckedXMLDataset(XMLDataset):
 
     def load_data_list(self):
         self._check_config()
-        img_ids = self._read_split()
-        unknown = self._check_files(img_ids)
-        data_list = super().load_data_list()
-        flat, outside = self._examine_boxes(data_list)
-        self._require_objects(data_list, unknown)
-        self._warn(flat, outside, unknown)
+        self.cat2label = {name: i for i, name
+                          in enumerate(self._metainfo['classes'])}
+        self.findings = Findings(self.ann_file, self.test_mode)
+        data_list, problems = [], []
+        names = self._read_split()
+        pictures = self._list_pictures()
+        for name in names:
+            try:
+                data_list.append(self._read_sample(name, pictures))
+            except InputError as error:
+                problems.append(str(error))
+        if problems:
+            raise InputError(
+                f'{len(problems)} of {len(names)} entries of '
+                f'{self.ann_file} cannot be used:\n  ' +
+                shorten(problems, MAX_PROBLEMS, '\n  '))
+        self._require_objects(data_list)
+        self.findings.warn()
         return data_list
 
     def filter_data(self):
@@ -87,143 +115,208 @@ class CheckedXMLDataset(XMLDataset):
         if not fileio.isfile(self.ann_file, backend_args=self.backend_args):
             raise InputError(f'split file {self.ann_file!r} does not exist, '
                              'expected one picture name per line')
-        img_ids = fileio.list_from_file(
-            self.ann_file, backend_args=self.backend_args)
-        if not any(img_id.strip() for img_id in img_ids):
+        content = fileio.get(self.ann_file, backend_args=self.backend_args)
+        try:
+            lines = decode(content).splitlines()
+        except InputError as error:
+            raise InputError(f'split file {self.ann_file} {error}') from error
+        names = picture_names(lines, lambda name: fileio.isfile(
+            self._annotation_path(name), backend_args=self.backend_args))
+        if not names:
             raise InputError(f'split file {self.ann_file} is empty, expected '
                              'one picture name per line')
-        return img_ids
+        return names
 
-    def _check_files(self, img_ids):
-        """Raise for unusable files, return the unknown classes' counts."""
-        problems, names = [], collections.Counter()
-        for line, img_id in enumerate(img_ids, 1):
-            try:
-                if not img_id.strip():
-                    raise InputError(f'{self.ann_file}: line {line} is blank')
-                names.update(self._check_sample(img_id))
-            except InputError as error:
-                problems.append(str(error))
-        if problems:
+    def _annotation_path(self, name):
+        return osp.join(self.sub_data_root, self.ann_subdir, f'{name}.xml')
+
+    def _list_pictures(self):
+        """Return {stem: file names} of a local picture folder, else None."""
+        folder = osp.join(self.sub_data_root, self.img_subdir)
+        if self.backend_args is not None or not osp.isdir(folder):
+            return None
+        stems = collections.defaultdict(list)
+        for name in os.listdir(folder):
+            stem, suffix = osp.splitext(name)
+            if suffix.lower() in SUFFIXES:
+                stems[stem].append(name)
+        return stems
+
+    def _read_sample(self, name, pictures):
+        """Return MMDetection's information on one picture."""
+        path = self._annotation_path(name)
+        # Names such as a/b lie in folders of their own.
+        found = [osp.basename(f'{name}.jpg')] if pictures is None else \
+            pictures.get(name) or self._in_subfolder(name)
+        if not found:
+            missing = osp.join(self.sub_data_root, self.img_subdir, name)
             raise InputError(
-                f'{len(problems)} of {len(img_ids)} entries of '
-                f'{self.ann_file} cannot be used:\n  ' +
-                shorten(problems, MAX_PROBLEMS, '\n  '))
-        return {name: count for name, count in names.most_common()
-                if name not in self._metainfo['classes']}
-
-    def _check_sample(self, img_id):
-        """Return the class names in the annotation of one picture."""
-        picture = osp.join(self.sub_data_root, self.img_subdir,
-                           f'{img_id}.jpg')
-        annotation = osp.join(self.sub_data_root, self.ann_subdir,
-                              f'{img_id}.xml')
-        for kind, path in dict(picture=picture, annotation=annotation).items():
-            if not fileio.exists(path, backend_args=self.backend_args):
-                raise InputError(f'{kind} {path} does not exist')
-        text = fileio.get(annotation, backend_args=self.backend_args)
+                f'picture {missing}.jpg does not exist, nor with another of '
+                f'the suffixes {", ".join(SUFFIXES[1:])}')
+        if not fileio.isfile(path, backend_args=self.backend_args):
+            raise InputError(f'annotation {path} does not exist')
         try:
-            return check_annotation(ElementTree.fromstring(text))
-        except ElementTree.ParseError as error:
-            raise InputError(
-                f'annotation {annotation} is not XML: {error}') from error
+            annotation = parse_annotation(
+                fileio.get(path, backend_args=self.backend_args))
         except InputError as error:
-            raise InputError(f'annotation {annotation}: {error}') from error
+            raise InputError(f'annotation {path}: {error}') from error
+        picture = osp.join(
+            self.sub_data_root, self.img_subdir, osp.dirname(name),
+            _choose(found, annotation.filename))
+        width, height = self._picture_size(picture, annotation, path,
+                                           local=pictures is not None)
+        return dict(
+            img_path=picture, img_id=name, xml_path=path, height=height,
+            width=width, instances=self._instances(
+                annotation.objects, (width, height), path))
 
-    def _examine_boxes(self, data_list):
-        """Ignore boxes without area in training; return what was found.
+    def _in_subfolder(self, name):
+        if not osp.dirname(name):
+            return []
+        folder = osp.join(self.sub_data_root, self.img_subdir,
+                          osp.dirname(name))
+        return [file for file in (os.listdir(folder) if osp.isdir(folder)
+                                  else ())
+                if osp.splitext(file)[0] == osp.basename(name)
+                and osp.splitext(file)[1].lower() in SUFFIXES]
 
-        Returns:
-            (flat, outside): the annotation files of the boxes without area,
-            and the number of boxes that reach outside their picture.
-        """
-        flat, outside = [], 0
-        for info in data_list:
-            for instance in info['instances']:
-                x1, y1, x2, y2 = instance['bbox']
-                width, height = info['width'], info['height']
-                # Tools disagree on whether the first pixel is 0 or 1: one
-                # pixel is not outside.
-                outside += (min(x1, y1) < -1 or x2 > width or y2 > height)
-                if (min(x2, width) <= max(x1, 0)
-                        or min(y2, height) <= max(y1, 0)):
-                    flat.append(osp.basename(info['xml_path']))
-                    if not self.test_mode:
-                        instance['ignore_flag'] = 1
-        return flat, outside
+    def _picture_size(self, picture, annotation, path, local):
+        if not local:
+            if not fileio.isfile(picture, backend_args=self.backend_args):
+                raise InputError(f'picture {picture} does not exist')
+            if annotation.size is None:
+                raise InputError(f'annotation {path}: has no <size>')
+            return annotation.size
+        header = read_header(picture)
+        self.findings.compare(osp.basename(picture), header, annotation)
+        return header.width, header.height
 
-    def _require_objects(self, data_list, unknown):
+    def _instances(self, objects, size, path):
+        instances = []
+        for element in objects:
+            if element.name not in self.cat2label:
+                self.findings.unknown[element.name] += 1
+                continue
+            for x1, y1, x2, y2 in element.boxes:
+                box = [x1 - 1, y1 - 1, x2 - 1, y2 - 1]  # counted from 0
+                small = self.bbox_min_size is not None and (
+                    min(x2 - x1, y2 - y1) < self.bbox_min_size)
+                flat = self.findings.examine(box, size, path)
+                instances.append(dict(
+                    ignore_flag=int(element.difficult or small
+                                    or flat and not self.test_mode),
+                    bbox=box, bbox_label=self.cat2label[element.name]))
+        return instances
+
+    def _require_objects(self, data_list):
         if not any(instance['ignore_flag'] == 0 for info in data_list
                    for instance in info['instances']):
+            unknown = dict(self.findings.unknown.most_common())
             raise InputError(
                 f'no object is left in {self.ann_file}: the config has the '
                 f'classes {tuple(self._metainfo["classes"])}, the '
                 f'annotations have {unknown or "none that can be used"}')
 
-    def _warn(self, flat, outside, unknown):
-        findings = []
+
+def _choose(names, wanted):
+    """Of several pictures of one name take the annotation's, else .jpg."""
+    if wanted in names:
+        return wanted
+    return min(names, key=lambda name: (SUFFIXES.index(
+        osp.splitext(name)[1].lower()), name))
+
+
+class Findings:
+    """What is worth a warning in one split.
+
+    Attributes:
+        flat (list[str]): annotation files, one for each box without area.
+        outside (int): boxes that reach outside their picture.
+        unknown (Counter): objects by class that the config does not have.
+        exchanged, scaled, sizes_only (list[str]): pictures whose size is not
+            the one that their annotation names: its width and height
+            exchanged, another factor, or exchanged while the boxes fit.
+    """
+
+    def __init__(self, split, test_mode):
+        self.split, self.test_mode = split, test_mode
+        self.flat, self.outside = [], 0
+        self.unknown = collections.Counter()
+        self.exchanged, self.scaled, self.sizes_only = [], [], []
+
+    def compare(self, name: str, header: PictureHeader, annotation) -> None:
+        """Note where ``<size>`` is not what the picture is loaded with."""
+        size, own = annotation.size, (header.width, header.height)
+        if size is None or size == own:
+            return
+        if size != own[::-1]:
+            self.scaled.append(f'{name} ({own[0]}x{own[1]}, annotated as '
+                               f'{size[0]}x{size[1]})')
+        elif _fits(annotation, own) and not _fits(annotation, size):
+            self.sizes_only.append(name)
+        else:
+            self.exchanged.append(f'{name} ({own[0]}x{own[1]}'
+                                  f'{", by EXIF" * header.turned})')
+
+    def examine(self, box, size, path) -> bool:
+        """Note a box; return whether it has no area inside the picture."""
+        x1, y1, x2, y2 = box
+        width, height = size
+        # Tools disagree on whether the first pixel is 0 or 1: one pixel is
+        # not outside.
+        self.outside += min(x1, y1) < -1 or x2 > width or y2 > height
+        flat = (min(x2, width) <= max(x1, 0)
+                or min(y2, height) <= max(y1, 0))
         if flat:
+            self.flat.append(osp.basename(path))
+        return flat
+
+    def sentences(self) -> list[str]:
+        """What was found, a sentence each; empty if nothing was."""
+        found = []
+        if self.exchanged:
+            found.append(
+                'pictures whose width and height are exchanged against their '
+                f'annotation: {len(self.exchanged)}. Their boxes are most '
+                'likely beside their objects: turn the pictures, or the '
+                'annotations, or load with color_type='
+                "'color_ignore_orientation' if EXIF turns them: "
+                + shorten(self.exchanged, MAX_NAMES))
+        if self.scaled:
+            found.append(
+                'pictures of another size than their annotation names: '
+                f'{len(self.scaled)}. Boxes are taken as pixels of the '
+                'picture; if they are of the other size, scale them: '
+                + shorten(self.scaled, MAX_NAMES))
+        if self.sizes_only:
+            found.append(
+                '<size> has width and height exchanged, the boxes fit '
+                f'(nothing to do): {len(self.sizes_only)}, '
+                + shorten(self.sizes_only, MAX_NAMES))
+        if self.flat:
             use = ('counted as in XMLDataset' if self.test_mode else
                    'ignored in training')
-            findings.append(f'boxes without area ({use}): {len(flat)}, in ' +
-                            shorten(flat, MAX_NAMES))
-        if outside:
-            findings.append(
-                f'boxes that reach outside their picture (kept): {outside}')
-        if unknown:
-            counts = [f'{name} ({count})' for name, count in unknown.items()]
-            findings.append('objects left out, their class is not in the '
-                            'config: ' + shorten(counts, MAX_NAMES))
-        if findings:
-            print_log('\n  '.join([f'{self.ann_file}:', *findings]),
+            found.append(f'boxes without area ({use}): {len(self.flat)}, in '
+                         + shorten(self.flat, MAX_NAMES))
+        if self.outside:
+            found.append('boxes that reach outside their picture (kept): '
+                         f'{self.outside}')
+        if self.unknown:
+            counts = [f'{name} ({count})'
+                      for name, count in self.unknown.most_common()]
+            found.append('objects left out, their class is not in the '
+                         'config: ' + shorten(counts, MAX_NAMES))
+        return found
+
+    def warn(self) -> None:
+        """Log one warning of all, if there is any."""
+        found = self.sentences()
+        if found:
+            print_log('\n  '.join([f'{self.split}:', *found]),
                       logger='current', level=logging.WARNING)
 
 
-def check_annotation(root):
-    """Check one parsed VOC annotation and return its objects' classes.
-
-    Args:
-        root (Element): the ``<annotation>`` element.
-    Returns:
-        list of str, one per ``<object>``.
-    Raises:
-        InputError: ``<size>``, ``<name>`` or ``<bndbox>`` is missing or holds
-            no usable number.
-    """
-    size = root.find('size')
-    if size is None:
-        raise InputError('has no <size>')
-    for tag in ('width', 'height'):
-        if _number(size, tag, int) < 1:
-            raise InputError(f'<size> needs a positive <{tag}>')
-    return [_check_object(number, element) for number, element
-            in enumerate(root.findall('object'), 1)]
-
-
-def _check_object(number, element):
-    name, box = element.findtext('name'), element.find('bndbox')
-    if not name:
-        raise InputError(f'object {number} has no <name>')
-    if box is None:
-        raise InputError(f'object {number} ({name}) has no <bndbox>')
-    x1, y1, x2, y2 = (_number(box, tag, _whole) for tag in CORNERS)
-    if x2 < x1 or y2 < y1:
-        raise InputError(f'object {number} ({name}) has xmin > xmax or '
-                         f'ymin > ymax: {x1}, {y1}, {x2}, {y2}')
-    if element.find('difficult') is not None:
-        _number(element, 'difficult', int)
-    return name
-
-
-def _whole(text):
-    """Read '12' or '12.7' as XMLDataset does."""
-    return int(float(text))
-
-
-def _number(element, tag, read):
-    text = element.findtext(tag)
-    try:
-        return read(text)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f'<{element.tag}> needs a number in <{tag}>, got '
-                         f'{text!r}') from error
+def _fits(annotation, size):
+    return all(x2 <= size[0] + 1 and y2 <= size[1] + 1
+               for element in annotation.objects
+               for _, _, x2, y2 in element.boxes)

@@ -12,7 +12,7 @@ dataset = dict(
     metainfo=dict(classes=classes),
     data_prefix=dict(sub_data_root='VOC2007/'))
 train_pipeline = [
-    dict(type='CheckedLoadImageFromFile'),
+    dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='Resize', scale=scale, keep_ratio=True),
     # Cells have no upright direction.
@@ -23,7 +23,7 @@ train_pipeline = [
     dict(type='PackDetInputs')
 ]
 test_pipeline = [
-    dict(type='CheckedLoadImageFromFile'),
+    dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=scale, keep_ratio=True),
     # After Resize: boxes stay those of the file.
     dict(type='LoadAnnotations', with_bbox=True),

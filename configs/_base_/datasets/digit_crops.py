@@ -11,9 +11,9 @@ data_preprocessor = dict(
     std=[58.395, 57.12, 57.375],
     to_rgb=True)
 # No flip: it makes other digits, or none.
-pipeline = [dict(type='CheckedLoadImageFromFile'), dict(type='PackInputs')]
+pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
 dataset = dict(
-    type='CustomDataset',
+    type='CheckedCustomDataset',
     data_root=data_root,
     metainfo=dict(classes=classes),
     pipeline=pipeline)

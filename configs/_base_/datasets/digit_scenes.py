@@ -13,12 +13,12 @@ dataset = dict(
 # Pictures keep their size, and are not flipped: a flip makes other digits, or
 # none.
 train_pipeline = [
-    dict(type='CheckedLoadImageFromFile'),
+    dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='PackDetInputs')
 ]
 test_pipeline = [
-    dict(type='CheckedLoadImageFromFile'),
+    dict(type='LoadImageFromFile'),
     dict(type='Resize', scale_factor=1.),  # for the meta key
     dict(type='LoadAnnotations', with_bbox=True),
     dict(
