@@ -36,7 +36,7 @@ def test_import_fills_the_root_registries():
             ('HOOKS', ('AdderClipGradHook', 'CheckpointCheckHook',
                        'LossScaleHook', 'RobustInferenceHook')),
             ('DATASETS', ('CIFAR10Images', 'CheckedXMLDataset')),
-            ('TRANSFORMS', ('CheckedLoadImageFromFile', ))):
+            ('METRICS', ('CrossEntropyMetric', ))):
         for name in names:
             assert name in getattr(mmengine.registry, registry).module_dict
 

@@ -5,8 +5,8 @@ import re
 
 from mmengine.fileio import list_from_file
 
-from mmadder.datasets import class_folders
 from mmadder.cli.data_root import DATALOADERS, EVALUATORS
+from mmadder.datasets import class_folders
 from mmadder.errors import InputError
 from mmadder.text import shorten
 
@@ -18,9 +18,9 @@ KINDS = ('ImageNet', 'CheckedImageNet')
 def fit_classes(cfg, dataloaders=DATALOADERS, given=None):
     """Set the number of classes to that of the data.
 
-    For MMPretrain's ``ImageNet`` datasets, and ours. With one folder per class, the
-    folders of all splits must be equal, and the config gets their number
-    (head, preprocessor, accuracies that exist) and their names. With
+    For ``ImageNet`` datasets, MMPretrain's and ours. With one folder per
+    class, the folders of all splits must be equal, and the config gets their
+    number (head, preprocessor, accuracies that exist) and their names. With
     ``meta/<split>.txt`` the config's number stays, and must be enough.
 
     Args:

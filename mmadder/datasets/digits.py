@@ -141,15 +141,17 @@ def _split_sources(seed):
 
 def _scaled_ink(alpha, side):
     """Scale a digit up and trim it so that its longer side is `side`."""
-    for scale in (side / 8, None):
-        if scale is None:  # once more, now that the trimmed size is known
-            scale = side / max(ink.shape) * side / 8
-        scaled = cv2.resize(alpha, None, fx=scale, fy=scale,
-                            interpolation=cv2.INTER_CUBIC).clip(0, 1)
-        rows, columns = (np.flatnonzero((scaled > ALPHA_INK).any(axis))
-                         for axis in (1, 0))
-        ink = scaled[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
-    return ink[:side, :side]
+    ink = _trimmed(alpha, side / 8)
+    # Once more, now that the trimmed size is known.
+    return _trimmed(alpha, side / max(ink.shape) * side / 8)[:side, :side]
+
+
+def _trimmed(alpha, scale):
+    scaled = cv2.resize(alpha, None, fx=scale, fy=scale,
+                        interpolation=cv2.INTER_CUBIC).clip(0, 1)
+    rows, columns = (np.flatnonzero((scaled > ALPHA_INK).any(axis))
+                     for axis in (1, 0))
+    return scaled[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
 
 
 def _background(rng, height, width):

@@ -90,4 +90,4 @@ class CheckedCustomDataset(_CheckedFolders, CustomDataset):
 
 @DATASETS.register_module()
 class CheckedImageNet(_CheckedFolders, ImageNet):
-    """The same of MMPretrain's ``ImageNet``, for any pictures in its layout."""
+    """The same of MMPretrain's ``ImageNet``."""

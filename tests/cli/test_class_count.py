@@ -5,12 +5,18 @@ from mmadder.cli.class_count import fit_classes
 from mmadder.errors import InputError
 
 
+def add_class(folder):
+    """Make a folder with a picture; only its name is looked at."""
+    folder.mkdir(parents=True)
+    (folder / 'a.jpg').touch()
+
+
 @pytest.fixture
 def root(tmp_path):
     """Data root with three classes in train and val."""
     for split in ('train', 'val'):
         for name in ('cat', 'dog', 'emu'):
-            (tmp_path / split / name).mkdir(parents=True)
+            add_class(tmp_path / split / name)
     return tmp_path
 
 
@@ -78,7 +84,7 @@ def test_no_class(tmp_path):
 
 def test_real_imagenet_keeps_its_names(tmp_path):
     for i in range(1000):
-        (tmp_path / 'val' / f'n{i:08}').mkdir(parents=True)
+        add_class(tmp_path / 'val' / f'n{i:08}')
     cfg = make_config(tmp_path)
     before = cfg.to_dict()
     assert fit_classes(cfg, ('test_dataloader', )) is None
@@ -127,7 +133,7 @@ def test_training_list_and_validation_folders(listed):
     """The folders say the number, and the labels must fit it."""
     (listed / 'meta' / 'val.txt').unlink()
     for name in 'abc':
-        (listed / 'val' / name).mkdir()
+        add_class(listed / 'val' / name)
     with pytest.raises(InputError, match='label 6 needs .* the 3 classes'):
         fit_classes(make_config(listed))
 
@@ -142,3 +148,27 @@ def test_other_data_changes_nothing(cfg):
     before = cfg.to_dict()
     assert fit_classes(cfg) is None
     assert cfg.to_dict() == before
+
+
+def test_other_folders_are_no_classes(root):
+    for name in ('.ipynb_checkpoints', '__MACOSX', 'empty'):
+        (root / 'train' / name).mkdir()
+    (root / 'train' / '__MACOSX' / 'a.jpg').touch()
+    cfg = make_config(root)
+    with pytest.raises(InputError, match=r'no classes: \.ipynb_checkpoints, '
+                       "__MACOSX, empty.*type='CheckedImageNet'"):
+        fit_classes(cfg)
+    for loader in (cfg.train_dataloader.dataset, cfg.val_dataloader,
+                   cfg.test_dataloader):
+        loader.dataset.type = 'CheckedImageNet'
+    assert '3 classes' in fit_classes(cfg)
+
+
+def test_class_without_pictures_in_one_split(root):
+    (root / 'val' / 'cat' / 'a.jpg').unlink()
+    cfg = make_config(root)
+    for loader in (cfg.train_dataloader.dataset, cfg.val_dataloader,
+                   cfg.test_dataloader):
+        loader.dataset.type = 'CheckedImageNet'
+    with pytest.raises(InputError, match='missing: cat'):
+        fit_classes(cfg)

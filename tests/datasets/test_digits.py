@@ -79,7 +79,7 @@ def test_ink_fills_its_box():
 
 
 def test_pictures_and_crops_are_there(root):
-    for split, scenes, crops in zip(digits.SPLITS, *SETTINGS.values()):
+    for split, _, crops in zip(digits.SPLITS, *SETTINGS.values()):
         names = (root / 'VOC2007/ImageSets/Main' / f'{split}.txt')
         for name in names.read_text().split():
             picture = cv2.imread(str(root / f'VOC2007/JPEGImages/{name}.jpg'))

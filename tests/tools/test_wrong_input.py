@@ -28,7 +28,7 @@ train_dataloader = dict(
         ann_file='ImageSets/Main/train.txt',
         data_prefix=dict(sub_data_root=''),
         metainfo=dict(classes=('0', '1', '2', '3', '4', '5')),
-        pipeline=[dict(type='CheckedLoadImageFromFile'),
+        pipeline=[dict(type='LoadImageFromFile'),
                   dict(type='LoadAnnotations', with_bbox=True),
                   dict(type='PackDetInputs')]))
 test_dataloader = train_dataloader
