@@ -7,10 +7,11 @@ default_hooks = dict(
     # WORK_DIR/TIMESTAMP/report/index.html; not among custom_hooks, which a
     # config replaces as a whole.
     report=dict(type='DetectionReportHook'))
-# The base names the visualizer: a second run in one process would write its
-# curves into the first one's directory.
+# The base marks it with its scope, which MMDetection's own scripts that build it
+# by hand do not understand.
 visualizer = dict(
     _delete_=True,
     type='DetLocalVisualizer',
-    vis_backends=[dict(type='LocalVisBackend')])
+    vis_backends=[dict(type='LocalVisBackend')],
+    name='visualizer')
 randomness = dict(seed=0)

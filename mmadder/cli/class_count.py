@@ -90,11 +90,12 @@ def _folder_names(datasets, needed):
     """Return the sorted class folders of all splits, None without any."""
     required = {_folder(dataset) for dataset in needed}
     found = {}
+    known = _with_pictures(datasets)
     for folder in dict.fromkeys(map(_folder, datasets)):
         if folder is None or '://' in folder:
             continue
         if osp.isdir(folder):
-            found[folder] = _class_names(folder, datasets)
+            found[folder] = _class_names(folder, datasets, known)
         elif folder in required:
             raise InputError(
                 f'{folder} does not exist; expected one folder of pictures '
@@ -108,8 +109,15 @@ def _folder_names(datasets, needed):
     return found.get(first)
 
 
-def _class_names(folder, datasets):
-    names, others = class_folders(folder)
+def _with_pictures(datasets):
+    """Classes that have a picture in some split; others may lack them."""
+    return {name for folder in set(map(_folder, datasets))
+            if folder is not None and osp.isdir(folder)
+            for name in class_folders(folder)[0]}
+
+
+def _class_names(folder, datasets, known):
+    names, others = class_folders(folder, known)
     stock = any(_folder(node) == folder and _type_name(node) == 'ImageNet'
                 for node in datasets)
     if others and stock:

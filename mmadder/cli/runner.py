@@ -50,6 +50,10 @@ def runner_config(args: argparse.Namespace,
     cfg.work_dir = (args.work_dir or cfg.get('work_dir')
                     or osp.join('work_dirs', stem))
     _add_hooks(cfg)
+    if 'visualizer' in cfg:
+        # A second run in one process would write its curves into the first
+        # one's directory. Scripts of MMDetection need the name.
+        cfg.visualizer.pop('name', None)
     return cfg
 
 

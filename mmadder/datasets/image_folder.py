@@ -1,7 +1,7 @@
 """Pictures in one folder per class."""
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from mmengine.logging import print_log
@@ -17,12 +17,15 @@ from .loading import name_pictures_in_errors
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
 
 
-def class_folders(root: str | Path, extensions: Sequence[str] = EXTENSIONS
+def class_folders(root: str | Path,
+                  known: Collection[str] = (),
+                  extensions: Sequence[str] = EXTENSIONS
                   ) -> tuple[list[str], list[str]]:
     """Tell folders of classes from others.
 
     Args:
         root: folder with one folder of pictures per class.
+        known: names of classes; their folders may be empty.
         extensions: of pictures, lower case.
     Returns:
         names of the classes, sorted; and of folders that are none: hidden
@@ -32,7 +35,8 @@ def class_folders(root: str | Path, extensions: Sequence[str] = EXTENSIONS
     folders = sorted(path for path in Path(root).iterdir() if path.is_dir())
     classes = [path.name for path in folders
                if not path.name.startswith(('.', '__'))
-               and _has_picture(path, tuple(extensions))]
+               and (path.name in known
+                    or _has_picture(path, tuple(extensions)))]
     return classes, [path.name for path in folders
                      if path.name not in classes]
 
@@ -52,7 +56,8 @@ class _CheckedFolders:
     def _find_samples(self):
         if not self.with_label or not os.path.isdir(self.img_prefix):
             return super()._find_samples()
-        classes, others = class_folders(self.img_prefix, self.extensions)
+        classes, others = class_folders(
+            self.img_prefix, self.CLASSES or (), self.extensions)
         if others:
             print_log(f'{self.img_prefix}: {len(others)} folders are no '
                       f'classes and left out: {shorten(others)}',

@@ -70,3 +70,11 @@ def test_damaged_picture_is_named(image_folder):
     (image_folder / 'train' / 'ant' / '0.jpg').write_bytes(b'')
     with pytest.raises(InputError, match='0.jpg cannot be decoded'):
         dataset[0]
+
+
+def test_named_class_may_have_no_pictures(image_folder):
+    for path in (image_folder / 'train' / 'bee').iterdir():
+        path.unlink()
+    labels = [info['gt_label'] for info in samples(
+        build('CheckedCustomDataset', image_folder))]
+    assert sorted(set(labels)) == [0, 2, 3]
