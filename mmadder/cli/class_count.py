@@ -6,6 +6,7 @@ import re
 from mmengine.fileio import list_from_file
 
 from mmadder.cli.data_root import DATALOADERS, EVALUATORS
+from mmadder.config_nodes import nodes, type_name
 from mmadder.datasets import class_folders
 from mmadder.errors import InputError
 from mmadder.text import shorten
@@ -53,20 +54,11 @@ def fit_classes(cfg, dataloaders=DATALOADERS, given=None):
         if changes else None
 
 
-def _nodes(node):
-    """Yield all dicts in nested dicts and lists."""
-    if isinstance(node, dict):
-        yield node
-        node = list(node.values())
-    if isinstance(node, (list, tuple)):
-        for value in node:
-            yield from _nodes(value)
-
-
 def _labelled(cfg, dataloaders):
     """Return the configs of ImageNet datasets; split 'test' has no labels."""
-    nodes = [node for name in dataloaders for node in _nodes(cfg.get(name))]
-    return [node for node in nodes if _type_name(node) in KINDS
+    found = [node for name in dataloaders
+             for _, node in nodes(cfg.get(name))]
+    return [node for node in found if type_name(node) in KINDS
             and node.get('split') != 'test' and node.get('with_label', True)]
 
 
@@ -118,7 +110,7 @@ def _with_pictures(datasets):
 
 def _class_names(folder, datasets, known):
     names, others = class_folders(folder, known)
-    stock = any(_folder(node) == folder and _type_name(node) == 'ImageNet'
+    stock = any(_folder(node) == folder and type_name(node) == 'ImageNet'
                 for node in datasets)
     if others and stock:
         raise InputError(
@@ -126,10 +118,6 @@ def _class_names(folder, datasets, known):
             "MMPretrain's ImageNet would count them: remove them, or use "
             "type='CheckedImageNet'")
     return names
-
-
-def _type_name(node):
-    return getattr(node.get('type'), '__name__', node.get('type'))
 
 
 def _require_equal(first, names, other, other_names):
@@ -170,7 +158,8 @@ def _set_count(cfg, count):
                   cfg.model.get('data_preprocessor')):
         if owner and 'num_classes' in owner:
             owner['num_classes'] = count
-    for node in (head, *_nodes([cfg.get(name) for name in EVALUATORS])):
+    evaluators = nodes([cfg.get(name) for name in EVALUATORS])
+    for node in (head, *(node for _, node in evaluators)):
         topk = node.get('topk')
         if isinstance(topk, (list, tuple)) and max(topk) > count:
             node['topk'] = tuple(k for k in topk if k <= count)

@@ -9,6 +9,7 @@ from mmadder.files import require_file
 
 from .class_count import OPTION, fit_classes
 from .data_root import DATALOADERS, replace_data_root, require_data_roots
+from .detector_classes import fit_detector_classes
 from .output import print_once
 
 
@@ -16,18 +17,22 @@ def load_config(path: str,
                 dataloaders: Sequence[str] = (),
                 *,
                 cfg_options: dict | None = None,
-                data_root: str | None = None) -> Config:
+                data_root: str | None = None,
+                classes: Sequence[str] | None = None) -> Config:
     """Read a config, apply what the user changes, and look for its data.
 
     Args:
         path: file of mmadder, MMPretrain or MMDetection.
         dataloaders: names of those whose data must exist, such as
-            'test_dataloader'; the number of classes is then that of the data
-            (:func:`mmadder.cli.class_count.fit_classes`).
+            'test_dataloader'; classes are then compared with the data, and
+            completed (:func:`mmadder.cli.class_count.fit_classes`,
+            :func:`mmadder.cli.detector_classes.fit_detector_classes`).
         cfg_options: settings to change, by their dotted keys.
         data_root: directory in place of the config's.
+        classes: of a detector, in the order of the labels.
     Raises:
-        InputError: the config or its data do not exist.
+        InputError: the config or its data do not exist, or two places of
+            the config name different classes.
     """
     require_file(path, 'config')
     cfg = Config.fromfile(path)
@@ -40,6 +45,8 @@ def load_config(path: str,
         replace_data_root(cfg, data_root)
     require_data_roots(cfg, dataloaders)
     print_once(fit_classes(cfg, dataloaders, cfg_options.get(OPTION)))
+    if dataloaders or classes:
+        print_once(fit_detector_classes(cfg, dataloaders, classes))
     if cfg.get('default_scope') == 'mmpretrain':
         _add_dataloader_defaults(cfg)
     return cfg

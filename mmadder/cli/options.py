@@ -17,6 +17,9 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument('--work-dir', help='directory of logs and '
                         'checkpoints, default: work_dirs/CONFIG_NAME')
     add_config_options(parser)
+    parser.add_argument('--classes', nargs='+', metavar='NAME',
+                        help='classes of a detector in the order of their '
+                        'labels, for its heads and all data sets')
     add_trust_option(parser)
     parser.add_argument('--launcher', default='none',
                         choices=['none', 'pytorch', 'slurm', 'mpi'],

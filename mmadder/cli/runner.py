@@ -44,7 +44,7 @@ def runner_config(args: argparse.Namespace,
     read_trust(args)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = load_config(args.config, dataloaders, cfg_options=args.cfg_options,
-                      data_root=args.data_root)
+                      data_root=args.data_root, classes=args.classes)
     cfg.launcher = args.launcher
     stem = osp.splitext(osp.basename(args.config))[0]
     cfg.work_dir = (args.work_dir or cfg.get('work_dir')

@@ -34,7 +34,7 @@ def read_header(path: str | Path) -> PictureHeader:
     try:
         with Image.open(path) as picture:
             width, height = picture.size
-            orientation = picture.getexif().get(ORIENTATION, 1)
+            orientation = _orientation(picture)
             if not _ends_well(path, picture.format):
                 picture.load()  # decides
     except FileNotFoundError as error:
@@ -48,6 +48,15 @@ def read_header(path: str | Path) -> PictureHeader:
     if orientation in TURNED:
         width, height = height, width
     return PictureHeader(width, height, orientation)
+
+
+def _orientation(picture):
+    if picture.format != 'PNG':
+        return picture.getexif().get(ORIENTATION, 1)
+    # getexif would decode the whole picture.
+    exif = Image.Exif()
+    exif.load(picture.info.get('exif'))
+    return exif.get(ORIENTATION, 1)
 
 
 def _ends_well(path, kind):

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 from mmengine.config import Config
@@ -110,10 +111,22 @@ def test_amp_without_gpu(fails, config, voc):
 @pytest.mark.parametrize('workers', [0, 1])
 def test_damaged_picture(fails, config, voc, workers):
     """Also from a worker process, which sends its traceback along."""
-    (voc / 'JPEGImages' / 'train_0.jpg').write_bytes(b'')
+    path = voc / 'JPEGImages' / 'train_0.jpg'
+    content = cv2.imencode('.png', cv2.imread(str(path)))[1].tobytes()
+    path.unlink()
+    path = path.with_suffix('.png')
+    # Whole at its ends, so that reading headers does not find it.
+    path.write_bytes(content[:60] + bytes(len(content) - 80) + content[-20:])
     message = fails('train.py', config(workers), '--data-root', voc)
     assert message.splitlines()[-1].startswith('train.py: picture ')
-    assert 'train_0.jpg cannot be decoded' in message
+    assert 'train_0.png cannot be decoded' in message
+
+
+def test_missing_picture_is_found_before_training(fails, config, voc):
+    (voc / 'JPEGImages' / 'train_0.jpg').write_bytes(b'')
+    message = fails('train.py', config(), '--data-root', voc)
+    assert message.splitlines()[0].startswith('train.py: 1 of 6 entries of ')
+    assert 'train_0.jpg is empty' in message
 
 
 def test_real_bugs_keep_their_traceback():

@@ -1,0 +1,242 @@
+"""One list of classes for heads, splits and evaluators of a detector.
+
+MMDetection compares none of them: with one class too few in the head a
+training runs to its end, and the last class is the background's; with a
+validation set whose classes are in another order every figure is wrong.
+"""
+
+import os.path as osp
+from collections.abc import Sequence
+from xml.etree import ElementTree
+
+import mmengine
+from mmengine.config import Config
+from mmengine.registry import DATASETS
+
+from mmadder.config_nodes import nodes, type_name
+from mmadder.datasets.voc_files import decode, parse_annotation, picture_names
+from mmadder.errors import InputError
+from mmadder.text import shorten
+
+from .data_root import DATALOADERS, EVALUATORS
+
+OPTION = '--classes'
+# Heads that tell something else apart than the classes of the data.
+OTHER_HEADS = ('rpn_head', 'semantic_head', 'semantic_fpn', 'panoptic')
+LARGE = 50e6  # bytes of a JSON file that is not read only to look at it
+
+
+def fit_detector_classes(cfg: Config,
+                         dataloaders: Sequence[str] = DATALOADERS,
+                         classes: Sequence[str] | None = None) -> str | None:
+    """Compare the classes of a detector's config, and complete them.
+
+    Classes that are named once serve all splits; where the config names none,
+    they are those of the annotations. With ``classes`` everything follows.
+
+    Args:
+        cfg: of MMDetection, changed in place; others stay as they are.
+        dataloaders: names of those whose data must exist.
+        classes: names, in the order of the labels.
+    Returns:
+        A sentence if something was completed.
+    Raises:
+        InputError: two splits, or data and a head, differ; the message has
+            both, and says what to do.
+    """
+    datasets = {path: node for name in DATALOADERS if cfg.get(name)
+                for path, node in nodes(cfg[name].get('dataset'),
+                                        f'{name}.dataset')
+                if _is_annotated(node)}
+    heads = _heads(cfg.get('model'))
+    if cfg.get('default_scope') != 'mmdet' or not datasets or not heads:
+        if classes:
+            raise InputError(f'{OPTION} is for detectors, and the config has '
+                             'no head and data set of one')
+        return None
+    if classes:
+        _require_names(classes)
+        _set_everywhere(datasets, heads, classes)
+        return None
+    named = {path: tuple(node['metainfo']['classes'])
+             for path, node in datasets.items()
+             if (node.get('metainfo') or {}).get('classes')}
+    _require_one_list(named)
+    sentence = None
+    if named:
+        classes = next(iter(named.values()))
+    else:
+        classes, source = _of_the_data(datasets, dataloaders)
+        if source:
+            sentence = (f'{len(classes)} classes, from {source}: '
+                        f'{shorten(classes, 20)}')
+    if classes is None:
+        return None
+    for path, node in datasets.items():
+        if path not in named and (named or sentence):
+            node['metainfo'] = {**(node.get('metainfo') or {}),
+                                'classes': tuple(classes)}
+    _require_counts(heads, classes)
+    if named:
+        _require_categories(cfg, dataloaders, classes)
+    return sentence
+
+
+def _is_annotated(node):
+    """Whether a node is a data set itself, not a wrapper, and has files."""
+    return bool(node.get('ann_file')) and 'type' in node
+
+
+def _heads(model):
+    """{dotted path: node} of the heads that know the number of classes."""
+    return {path: node for path, node in nodes(model, 'model')
+            if isinstance(node.get('num_classes'), int)
+            and 'head' in path and not any(
+                other in path for other in OTHER_HEADS)}
+
+
+def _require_names(classes):
+    if len(set(classes)) < len(classes):
+        raise InputError(f'{OPTION} has a class twice: {" ".join(classes)}')
+
+
+def _set_everywhere(datasets, heads, classes):
+    for node in datasets.values():
+        # A palette is for its own list of classes.
+        metainfo = {key: value for key, value in
+                    (node.get('metainfo') or {}).items() if key != 'palette'}
+        node['metainfo'] = {**metainfo, 'classes': tuple(classes)}
+    for node in heads.values():
+        node['num_classes'] = len(classes)
+
+
+def _require_one_list(named):
+    lists = dict.fromkeys(named.values())
+    if len(lists) < 2:
+        return
+    first, second, *_ = lists
+    paths = [next(path for path in named if named[path] == names)
+             for names in (first, second)]
+    what = 'in another order' if sorted(first) == sorted(second) else \
+        f'{len(first)} and {len(second)}'
+    raise InputError(
+        f'two splits have different classes ({what}):\n'
+        f'  {paths[0]}: {shorten(first, 20)}\n'
+        f'  {paths[1]}: {shorten(second, 20)}\n'
+        f'Labels are positions in the list. Name it once, with {OPTION} or in '
+        'metainfo of one data set')
+
+
+def _require_counts(heads, classes):
+    wrong = {path: node['num_classes'] for path, node in heads.items()
+             if node['num_classes'] != len(classes)}
+    if wrong:
+        path, count = next(iter(wrong.items()))
+        options = ' '.join(f'{path}.num_classes={len(classes)}'
+                           for path in wrong)
+        raise InputError(
+            f'{path} has num_classes={count}, the data have {len(classes)} '
+            f'classes ({shorten(classes, 20)}): set --cfg-options {options}, '
+            f'or name the classes with {OPTION}')
+
+
+# ----------------------------------------------------------------- the data --
+
+
+def _of_the_data(datasets, dataloaders):
+    """(classes, where they are from) of a config that names none.
+
+    The source is None where the kind of data set has a list of its own that
+    fits its annotations.
+    """
+    wanted = {path: node for path, node in datasets.items()
+              if path.partition('.')[0] in dataloaders}
+    for node in wanted.values():
+        own = _own_classes(node)
+        found, source = _annotated_classes(node)
+        if own and (found is None or set(found) <= set(own)):
+            return own, None
+        if found:
+            return found, source
+    return None, None
+
+
+def _own_classes(node):
+    with DATASETS.switch_scope_and_registry('mmdet') as registry:
+        kind = node['type'] if isinstance(node['type'], type) \
+            else registry.get(node['type'])
+    return getattr(kind, 'METAINFO', {}).get('classes')
+
+
+def _annotated_classes(node):
+    """Names in the annotations of a split, sorted, and the file."""
+    path = _join(node.get('data_root'), node['ann_file'])
+    if not osp.isfile(path):
+        return None, path
+    if path.endswith('.json'):
+        return _json_classes(path), path
+    if type_name(node) in ('XMLDataset', 'CheckedXMLDataset'):
+        return _xml_classes(node, path), path
+    return None, path
+
+
+def _json_classes(path):
+    if osp.getsize(path) > LARGE:
+        return None
+    content = mmengine.load(path)
+    categories = content.get('categories') if isinstance(content, dict) \
+        else None
+    # By id, as CocoDataset numbers them.
+    return [category['name'] for category in sorted(
+        categories, key=lambda category: category['id'])] \
+        if categories else None
+
+
+def _xml_classes(node, path):
+    folder = osp.join(
+        _join(node.get('data_root'), (node.get('data_prefix') or {}).get(
+            'sub_data_root', '')), node.get('ann_subdir', 'Annotations'))
+
+    def file_of(name):
+        return osp.join(folder, f'{name}.xml')
+
+    with open(path, 'rb') as file:
+        lines = decode(file.read()).splitlines()
+    found = set()
+    for name in picture_names(lines, lambda name: osp.isfile(file_of(name))):
+        try:
+            with open(file_of(name), 'rb') as file:
+                found.update(element.name for element in
+                             parse_annotation(file.read()).objects)
+        except (InputError, OSError, ElementTree.ParseError):
+            continue  # the data set names it, with others
+    return sorted(found) or None
+
+
+def _require_categories(cfg, dataloaders, classes):
+    """Annotations in COCO's format must have the classes."""
+    files = {path: _join(node.get('data_root'), node['ann_file'])
+             for name in (*dataloaders, *_evaluators(dataloaders))
+             for path, node in nodes(cfg.get(name), name)
+             if str(node.get('ann_file') or '').endswith('.json')}
+    for path, file in files.items():
+        if not osp.isfile(file):
+            continue
+        found = _json_classes(file)
+        if found is None:
+            continue
+        missing = [name for name in classes if name not in found]
+        if missing:
+            raise InputError(
+                f'{path}: {file} has no categories '
+                f'{shorten(missing, 5)}, only {shorten(found, 20)}; name the '
+                f'classes with {OPTION}')
+
+
+def _evaluators(dataloaders):
+    return [name for name in EVALUATORS
+            if f'{name.partition("_")[0]}_dataloader' in dataloaders]
+
+
+def _join(root, path):
+    return osp.join(root or '', path)
