@@ -120,7 +120,7 @@ def take_step(model, optim_wrapper, batch):
     """
     before = {key: p.detach().clone() for key, p in model.named_parameters()}
     losses = model.train().train_step(batch, optim_wrapper)
-    assert all(math.isfinite(loss) for loss in losses.values())
+    assert all(math.isfinite(loss.item()) for loss in losses.values())
     for key, parameter in model.named_parameters():
         assert torch.isfinite(parameter).all(), key
         step = optim_wrapper.optimizer.state[parameter]['momentum_buffer']
