@@ -86,16 +86,6 @@ def test_eps_zero_returns_the_input(name, batch):
     assert adversarial is not images
 
 
-@pytest.mark.parametrize('name', ['BIM', 'PGD', 'MIM', 'RFGSM'])
-def test_eps_zero_has_all_numbers_of_steps(name, batch):
-    """A sweep over steps at eps 0 died with a KeyError."""
-    images, labels = batch
-    found = Attack(name, eps=0., steps=5).prefixes(
-        Toy(), images, labels, (1, 3))
-    assert sorted(found) == [1, 3, 5]
-    assert all(torch.equal(made, images) for made in found.values())
-
-
 @pytest.mark.parametrize('name', NAMES)
 def test_seed_decides_and_global_state_is_kept(name, batch):
     images, labels = batch
@@ -183,9 +173,23 @@ def test_an_image_without_gradient_stops_nothing():
     assert torch.equal(made[1:], alone)
 
 
-def test_prefixes_of_one_step_do_not_exist(batch):
+@pytest.mark.parametrize('name', ['BIM', 'PGD', 'MIM', 'RFGSM'])
+def test_prefixes_of_radius_zero_are_the_input(name, batch):
+    """The model is not asked, so none of its inputs can be kept."""
+    images, labels = batch
+    found = Attack(name, eps=0., steps=7).prefixes(
+        Toy(), images, labels, {1, 3})
+    assert set(found) == {1, 3, 7}
+    assert all(torch.equal(made, images) and made is not images
+               for made in found.values())
+
+
+def test_prefixes_that_do_not_exist(batch):
     with pytest.raises(InputError, match='FGSM with fewer steps is another'):
         Attack('FGSM').prefixes(Toy(), *batch, {1})
+    for steps in (0, 7, 9):
+        with pytest.raises(InputError, match=f'from 1 to 6, got .{steps}'):
+            Attack('PGD').prefixes(Toy(), *batch, {steps})
 
 
 class Loss(nn.Module):

@@ -1,6 +1,8 @@
 import pytest
 
+from mmadder.errors import InputError
 from mmadder.robustness import (
+    Column,
     attacker_columns,
     eps_sweep,
     steps_sweep,
@@ -20,3 +22,10 @@ def test_columns_are_the_papers():
     assert first.attack.alpha == pytest.approx(.01)
     assert [c.label for c in steps_sweep([1, 50])] == [
         'PGD1 steps', 'PGD50 steps']
+    assert {c.images for c in (*eps_sweep(images=3), *steps_sweep(images=3))
+            } == {3}
+
+
+def test_wrong_kinds():
+    with pytest.raises(InputError, match="'transfer'., got 'detach'"):
+        Column(kind='detach')

@@ -96,4 +96,4 @@ def test_wrong_input_of_the_tool(small, monkeypatch, capsys, arguments,
     assert message in capsys.readouterr().err
     with pytest.raises(SystemExit):
         run_tool(monkeypatch, '--merge', 'none.json', '--out', small)
-    assert 'none.json does not exist' in capsys.readouterr().err
+    assert "result 'none.json' does not exist" in capsys.readouterr().err
