@@ -15,6 +15,8 @@ def test_columns_are_the_papers():
         'Clean', 'FGSM', 'BIM7', 'PGD7', 'MIM5', 'RFGSM5']
     assert all(column.attack.eps == 8 / 255 for column in
                table_columns()[1:])
+    assert [column.label for column in table_columns(names=['FGSM'])] == [
+        'Clean', 'FGSM']
     assert [column.label for column in attacker_columns()] == [
         'PGD7 detached', 'PGD7 eval-made']
     first = eps_sweep([.07, .1])[0]
