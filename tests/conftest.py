@@ -11,7 +11,10 @@ from hypothesis import settings
 from mmdet.datasets import VOCDataset
 from mmengine.registry import DefaultScope
 from mmpretrain.datasets import CIFAR10
+from tiny_detector import make_detector
 from toy_classifier import toy, write_small
+
+from mmadder.robustness import Pictures
 
 # The same examples in every run, however slow the machine. A sanitized build
 # takes --hypothesis-profile=few.
@@ -195,3 +198,15 @@ def toy_set():
 def small(cifar, tmp_path):
     """Return a folder with a small config and its checkpoint, beside data."""
     return write_small(tmp_path)
+
+
+@pytest.fixture(scope='session')
+def detector(digits, tmp_path_factory):
+    """Return the folder of a tiny detector, its config and its network."""
+    return make_detector(tmp_path_factory.mktemp('detector'), digits)
+
+
+@pytest.fixture
+def annotated(detector):
+    """Return two pictures and their annotations."""
+    return Pictures(detector[1]).load(0)

@@ -41,7 +41,6 @@ def accuracy(model, images, labels):
         return (model(images).argmax(1) == labels).float().mean().item()
 
 
-
 def run_tool(monkeypatch, *args):
     path = str(ROOT / 'tools' / 'robustness.py')
     monkeypatch.setattr(sys, 'argv', [path, *map(str, args)])

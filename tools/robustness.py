@@ -35,11 +35,6 @@ from mmadder.robustness import (
     PixelClassifier,
     PixelDetector,
     attacker_columns,
-    check_detector,
-    check_features,
-    check_model,
-    check_row,
-    check_sweep,
     eps_sweep,
     load_pixels,
     markdown_table,
@@ -49,9 +44,7 @@ from mmadder.robustness import (
     write_merged,
 )
 from mmadder.robustness.columns import TABLE
-
-EPS_SWEEP = [i / 100 for i in range(1, 11)]
-STEPS_SWEEP = [1, 2, 3, 5, 7, 10, 20, 30, 40, 50]
+from mmadder.robustness.evaluation import MODES
 
 
 def parse_args():
@@ -64,8 +57,7 @@ def parse_args():
                         'file of the same run is continued')
     parser.add_argument('--name', help='of the network in tables, default: '
                         'name of the config')
-    parser.add_argument('--modes', nargs='+', default=['eval', 'R', 'r'],
-                        choices=['eval', 'R', 'r'])
+    parser.add_argument('--modes', nargs='+', default=MODES, choices=MODES)
     parser.add_argument('--images', type=int, help='test images: of a '
                         'classifier balanced and shuffled, default 1000; of '
                         'a detector drawn at random, default all')
@@ -128,7 +120,7 @@ def main():
         raise InputError(f'{error}. Its figure is void, and nothing after it '
                          'was measured; choose others with --attacks'
                          ) from error
-    note_warnings(evaluation, args.modes, eps)
+    evaluation.review(args.modes, Attack('FGSM', eps))
     print(markdown_table([evaluation.results]))
     for mode, texts in evaluation.results['warnings'].items():
         for text in texts:
@@ -161,18 +153,16 @@ def choose_columns(args, eps):
         columns.append(Column(Attack('LegacyRFGSM', eps)))
     if args.transfer_from:
         columns.append(Column(Attack('PGD', eps), 'transfer'))
-    for name in ('square', 'autoattack'):
-        if getattr(args, name):
-            attack = Attack('Square', eps, steps=args.queries) \
-                if name == 'square' else Attack('AutoAttack', eps)
-            columns.append(Column(attack, images=args.strong_images))
-    sweeps = []
+    if args.square:
+        columns.append(Column(Attack('Square', eps, steps=args.queries),
+                              images=args.strong_images))
+    if args.autoattack:
+        columns.append(Column(Attack('AutoAttack', eps),
+                              images=args.strong_images))
     if 'eps' in args.sweep:
-        sweeps += eps_sweep(EPS_SWEEP)
+        columns += eps_sweep(images=args.sweep_images)
     if 'steps' in args.sweep:
-        sweeps += steps_sweep(STEPS_SWEEP, eps)
-    columns += [Column(c.attack, images=args.sweep_images, note=c.note)
-                for c in sweeps]
+        columns += steps_sweep(eps=eps, images=args.sweep_images)
     if not columns:
         raise InputError('with --no-table nothing is left to measure: add '
                          '--sweep, --square, --autoattack, --transfer-from '
@@ -227,30 +217,6 @@ def load(config, checkpoint, args, train=False):
     digest = hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()[:16]
     wrapper = PixelClassifier if hasattr(model, 'head') else PixelDetector
     return wrapper(model).eval().to(args.device), cfg, digest
-
-
-def note_warnings(evaluation, modes, eps):
-    """Keep with the results what speaks against trusting them."""
-    found = evaluation.results.setdefault('warnings', {})
-    features = evaluation.results.setdefault('features', {})
-    look = check_detector if isinstance(
-        evaluation, DetectionEvaluation) else check_model
-    batch = evaluation.load(0)
-    for mode in modes:
-        with evaluation.inference(mode):
-            found[mode] = look(evaluation.network, *batch)
-        features[mode] = evaluation.trace(mode, Attack('FGSM', eps))
-        found[mode] += check_features(features[mode])
-        row = evaluation.results['rows'].get(mode, {})
-        found[mode] += check_row(row, evaluation.metric)
-        for what in ('eps', 'steps'):
-            points = sorted(
-                (entry['column']['attack'][what],
-                 entry[evaluation.metric])
-                for entry in row.values()
-                if entry['column']['note'].startswith(what))
-            found[mode] += check_sweep([y for _, y in points], what)
-    evaluation.save()
 
 
 if __name__ == '__main__':

@@ -1,24 +1,24 @@
 from .attacks import Attack, BudgetError, check_budget
 from .batch_statistics import (
-                     RobustInferenceHook,
-                     RobustInferenceWarning,
-                     robust_inference,
+    RobustInferenceHook,
+    RobustInferenceWarning,
+    robust_inference,
 )
 from .checks import (
-                     check_detector,
-                     check_features,
-                     check_model,
-                     check_results,
-                     check_row,
-                     check_sweep,
+    check_detector,
+    check_features,
+    check_model,
+    check_results,
+    check_row,
+    check_sweep,
 )
 from .classification import Evaluation
 from .columns import (
-                     Column,
-                     attacker_columns,
-                     eps_sweep,
-                     steps_sweep,
-                     table_columns,
+    Column,
+    attacker_columns,
+    eps_sweep,
+    steps_sweep,
+    table_columns,
 )
 from .data import load_pixels, recalibrate
 from .detection import DetectionEvaluation, PixelDetector
@@ -29,12 +29,12 @@ from .pixels import LossLogits, PixelClassifier
 from .report import markdown_table, write_merged
 
 __all__ = [
-    'Attack', 'BaseEvaluation', 'BudgetError', 'Column', 'DetectionEvaluation', 'Evaluation',
-    'LossLogits', 'Pictures', 'PixelClassifier', 'PixelDetector',
-    'RobustInferenceHook', 'RobustInferenceWarning',
-    'attacker_columns', 'check_budget', 'check_detector', 'check_features',
-    'check_model', 'check_results', 'check_row', 'check_sweep', 'eps_sweep',
-    'load_pixels', 'markdown_table', 'norm_inputs', 'recalibrate',
-    'robust_inference', 'steps_sweep',
+    'Attack', 'BaseEvaluation', 'BudgetError', 'Column',
+    'DetectionEvaluation', 'Evaluation', 'LossLogits', 'Pictures',
+    'PixelClassifier', 'PixelDetector', 'RobustInferenceHook',
+    'RobustInferenceWarning', 'attacker_columns', 'check_budget',
+    'check_detector', 'check_features', 'check_model', 'check_results',
+    'check_row', 'check_sweep', 'eps_sweep', 'load_pixels', 'markdown_table',
+    'norm_inputs', 'recalibrate', 'robust_inference', 'steps_sweep',
     'table_columns', 'write_merged'
 ]

@@ -11,8 +11,10 @@ import dataclasses
 import importlib.util
 import itertools
 import warnings
+from collections.abc import Iterable
 
 import torch
+from torch import Tensor, nn
 from torch.nn import functional
 
 from mmadder.errors import InputError
@@ -37,12 +39,11 @@ class Attack:
     """An attack by name; call it with a model and images.
 
     Args:
-        name (str): one of ``STEPS``. 'LegacyRFGSM' is the unprojected RFGSM
+        name: one of ``STEPS``. 'LegacyRFGSM' is the unprojected RFGSM
             of old torchattacks versions: it leaves the ball.
-        eps (float): radius in [0, 1] pixels, below 1.
-        alpha (float): step in the same unit. FGSM, Square and AutoAttack
-            have none.
-        steps (int, optional): default: the paper's.
+        eps: radius in [0, 1] pixels, below 1.
+        alpha: step in the same unit. FGSM, Square and AutoAttack have none.
+        steps: default: the paper's.
     Raises:
         InputError: unknown name, or numbers of the wrong unit.
     Example:
@@ -74,20 +75,22 @@ class Attack:
             raise InputError(f'steps must be at least 1, got {self.steps}')
 
     @property
-    def label(self):
+    def label(self) -> str:
         """Name with the number of steps, as in the paper's tables."""
         return self.name if self.name in SHORT else f'{self.name}{self.steps}'
 
     @property
-    def iterated(self):
+    def iterated(self) -> bool:
         """Whether its images after n steps are those of n steps at all."""
         return self.name in ('BIM', 'PGD', 'MIM', 'RFGSM', 'LegacyRFGSM')
 
     @property
-    def projected(self):
+    def projected(self) -> bool:
+        """Whether its images stay in the ball."""
         return self.name != 'LegacyRFGSM'
 
-    def __call__(self, model, images, labels, seed=0):
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor,
+                 seed: int = 0) -> Tensor:
         """Return adversarial images.
 
         Runs the model in evaluation mode and leaves it as it was, also after
@@ -95,39 +98,42 @@ class Attack:
         state is not touched.
 
         Args:
-            model (nn.Module): (N, C, H, W) pixels to (N, classes) logits;
-                normalization is inside, as in :class:`PixelClassifier`.
-            images (Tensor): (N, C, H, W), float, in [0, 1].
-            labels (Tensor): (N,), int64.
-            seed (int): of the attack's random numbers.
+            model: (N, C, H, W) pixels to (N, classes) logits; normalization
+                is inside, as in :class:`PixelClassifier`.
+            images: (N, C, H, W), float, in [0, 1].
+            labels: (N,), int64.
+            seed: of the attack's random numbers.
         Returns:
-            Tensor: within eps of the images and in [0, 1], except for
-            LegacyRFGSM, which is in [0, 1] only.
+            Images within eps of the given ones and in [0, 1]; those of
+            LegacyRFGSM are in [0, 1] only.
         Raises:
             InputError: images out of range, or no logits.
             BudgetError: the attack broke its budget.
         """
         return self.prefixes(model, images, labels, (), seed)[self.steps]
 
-    def prefixes(self, model, images, labels, steps, seed=0):
+    def prefixes(self, model: nn.Module, images: Tensor, labels: Tensor,
+                 steps: Iterable[int], seed: int = 0) -> dict[int, Tensor]:
         """Return what attacks of fewer steps would, from one run.
 
         Args:
             model, images, labels, seed: as above.
-            steps (iterable[int]): numbers of steps below ``self.steps``; none
+            steps: numbers of steps, from 1, below ``self.steps``; none
                 unless the attack is :attr:`iterated`.
         Returns:
-            dict[int, Tensor]: number of steps, ``self.steps`` among them, to
-            adversarial images.
+            Number of steps, ``self.steps`` among them, to adversarial images.
         """
         steps = set(steps)
         if steps and not self.iterated:
             raise InputError(f'{self.name} with fewer steps is another attack')
+        if not steps <= set(range(1, self.steps)):
+            raise InputError('steps of shorter attacks must be from 1 to '
+                             f'{self.steps - 1}, got {sorted(steps)}')
         require_pixels(images)
         if len(labels) != len(images):
             raise InputError(f'labels must be {len(images)} numbers, got '
                              f'{labels.tolist()}')
-        if not self.eps:  # some attacks divide by it
+        if not self.eps:  # by which some attacks divide
             return {count: images.clone() for count in {*steps, self.steps}}
         with prepared(model, seed):
             run = self._build(model, images, labels, seed)
@@ -270,7 +276,8 @@ def import_torchattacks():
     return torchattacks
 
 
-def check_budget(images, adversarial, eps, name='the attack'):
+def check_budget(images: Tensor, adversarial: Tensor, eps: float,
+                 name: str = 'the attack') -> float:
     """Return the largest change of a pixel.
 
     Raises:

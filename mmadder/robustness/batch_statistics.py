@@ -7,17 +7,20 @@ mean of the current batch is subtracted instead of the tracked one.
 
 import contextlib
 import warnings
+from collections.abc import Iterator
 
 import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmadder.errors import InputError
 from mmadder.models import BNLogitsHead
+from mmadder.statistics import find_norms
 
-MODES = ('R', 'r')
+ROBUST_MODES = ('R', 'r')
 MIN_LABELS = 8  # fewer say nothing about how a batch was drawn
 
 SIZE_WARNING = (
@@ -35,8 +38,9 @@ class RobustInferenceWarning(UserWarning):
 
 
 @contextlib.contextmanager
-def robust_inference(model, mode='R', include_logit_bn=True,
-                     detach_statistics=False):
+def robust_inference(
+        model: nn.Module, mode: str = 'R', include_logit_bn: bool = True,
+        detach_statistics: bool = False) -> Iterator[nn.Module]:
     r"""Let batch norms use the statistics of the current batch.
 
     With mean m and biased variance v of the batch, over (N, H, W), and the
@@ -53,26 +57,26 @@ def robust_inference(model, mode='R', include_logit_bn=True,
     (seen where ``data_samples`` have labels), give a RobustInferenceWarning.
 
     Args:
-        model (nn.Module): of MMPretrain, MMDetection or plain PyTorch.
-        mode (str): 'R', mean of the batch and tracked variance; 'r', both of
+        model: of MMPretrain, MMDetection or plain PyTorch.
+        mode: 'R', mean of the batch and tracked variance; 'r', both of
             the batch.
-        include_logit_bn (bool): also the norm of a ``BNLogitsHead``. Without
+        include_logit_bn: also the norm of a ``BNLogitsHead``. Without
             it, the logits of AdderNet's networks keep tracked statistics.
-        detach_statistics (bool): hide from the gradient that the statistics
+        detach_statistics: hide from the gradient that the statistics
             depend on the images. The output is the same. For a stronger
             attacker: the gain of mode R is partly a weaker gradient.
     Yields:
-        nn.Module: the model.
+        The model.
     Raises:
         InputError: unknown mode, or a model without such norms.
     Example:
         >>> with robust_inference(model, mode='R'):
         ...     results = model.test_step(batch)
     """
-    if mode not in MODES:
-        raise InputError(f'mode of robust inference must be one of {MODES}, '
-                         f'got {mode!r}')
-    norms = norms_to_change(model, include_logit_bn)
+    if mode not in ROBUST_MODES:
+        raise InputError('mode of robust inference must be one of '
+                         f'{ROBUST_MODES}, got {mode!r}')
+    norms = _changed_norms(model, include_logit_bn)
     before = [vars(norm).get('forward') for norm in norms]
     handle = model.register_forward_pre_hook(_check_batch, with_kwargs=True)
     try:
@@ -87,36 +91,32 @@ def robust_inference(model, mode='R', include_logit_bn=True,
                 norm.forward = forward
 
 
-def norms_to_change(model, include_logit_bn=True):
-    """Return the batch norms that robust inference changes.
-
-    Raises:
-        InputError: there is none, or one that tracks no statistics.
-    """
-    logit_norms = {module.bn for module in model.modules()
-                   if isinstance(module, BNLogitsHead)}
-    norms = [module for module in model.modules()
-             if isinstance(module, _BatchNorm)
-             and (include_logit_bn or module not in logit_norms)]
+def _changed_norms(model, include_logit_bn):
+    """Return the batch norms that robust inference changes."""
+    spared = set() if include_logit_bn else {
+        module.bn for module in model.modules()
+        if isinstance(module, BNLogitsHead)}
+    norms = [norm for norm in find_norms(model) if norm not in spared]
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and not (
+                module in norms or module in spared):
+            raise InputError(
+                f'a {type(module).__name__} of {type(model).__name__} tracks '
+                'no statistics; robust inference needs the tracked variance')
     if not norms:
         raise InputError(
             f'{type(model).__name__} has no batch norm'
             + ('' if include_logit_bn else ' but that of the logits')
             + ': robust inference would change nothing')
-    for norm in norms:
-        if norm.running_var is None:
-            raise InputError(
-                f'a {type(norm).__name__} of {type(model).__name__} tracks '
-                'no statistics; robust inference needs the tracked variance')
     return norms
 
 
-def warn_of_batch(labels, num_classes=None):
+def warn_of_batch(labels: Tensor, num_classes: int | None = None) -> None:
     """Warn if a batch is no sample of all classes.
 
     Args:
-        labels (Tensor): (N,), of one batch.
-        num_classes (int, optional): default: the largest label, and one.
+        labels: (N,), of one batch.
+        num_classes: default: the largest label, and one.
     """
     if len(labels) == 1:
         warnings.warn(SIZE_WARNING, RobustInferenceWarning, stacklevel=2)
@@ -142,7 +142,7 @@ class RobustInferenceHook(Hook):
         mode, include_logit_bn: see :func:`robust_inference`.
     """
 
-    def __init__(self, mode='R', include_logit_bn=True):
+    def __init__(self, mode: str = 'R', include_logit_bn: bool = True):
         self.arguments = dict(mode=mode, include_logit_bn=include_logit_bn)
         self._context = None
 

@@ -4,10 +4,20 @@ After the checks of AutoAttack (github.com/fra31/auto-attack, checks.py) and
 "Obfuscated Gradients Give a False Sense of Security" (arXiv:1802.00420).
 """
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import torch
+from torch import Tensor, nn
 from torch.nn import functional
 
 from .attacks import prepared
+from .results import sweep_points
+
+if TYPE_CHECKING:  # a circle
+    from mmdet.structures import DetDataSample
+
+    from .detection import PixelDetector
 
 MARGIN = 0.01  # accuracy; smaller differences are not remarked on
 RUNAWAY = 4  # times what was tracked, or a part of it
@@ -16,14 +26,15 @@ WHITE_BOX = ('FGSM', 'BIM', 'PGD', 'MIM', 'RFGSM')
 BLIND = (' transfer', ' eval-made')
 
 
-def check_model(model, images, labels):
+def check_model(model: nn.Module, images: Tensor,
+                labels: Tensor) -> list[str]:
     """Look at how a model answers, before any attack.
 
     Args:
-        model (nn.Module): pixels to logits, in the state it is attacked in.
-        images, labels (Tensor): one batch of at least two images.
+        model: pixels to logits, in the state it is attacked in.
+        images, labels: one batch of at least two images.
     Returns:
-        list[str]: warnings.
+        Warnings.
     """
     def loss(images):
         return functional.cross_entropy(
@@ -33,15 +44,16 @@ def check_model(model, images, labels):
         return _check(model, loss, images)
 
 
-def check_detector(detector, images, samples):
+def check_detector(detector: 'PixelDetector', images: Tensor,
+                   samples: 'list[DetDataSample]') -> list[str]:
     """Look at a detector as :func:`check_model` at a classifier.
 
     Args:
-        detector (PixelDetector): in the state it is attacked in.
-        images (Tensor): (N, 3, H, W), in [0, 1].
-        samples (list[DetDataSample]): their annotations.
+        detector: in the state it is attacked in.
+        images: (N, 3, H, W), in [0, 1].
+        samples: their annotations.
     Returns:
-        list[str]: warnings.
+        Warnings.
     """
     with prepared(detector, seed=0):
         return _check(detector.features, detector.loss_of(samples), images)
@@ -72,17 +84,17 @@ def _check(answer, loss, images):
     return found
 
 
-def check_row(row, metric='accuracy'):
+def check_row(row: dict[str, dict], metric: str = 'accuracy') -> list[str]:
     """Compare the attacks on one model, each on the images that it had.
 
     Square and AutoAttack have few images, which may be harder ones.
 
     Args:
-        row (dict[str, dict]): of the results of an ``Evaluation``; points of
+        row: label to entry, of the results of an ``Evaluation``; points of
             sweeps are left out.
-        metric (str): 'accuracy', or 'mAP', where all have the same images.
+        metric: 'accuracy', or 'mAP', where all have the same images.
     Returns:
-        list[str]: warnings.
+        Warnings.
     """
     row = {label: entry for label, entry in row.items()
            if not entry['column']['note']}
@@ -102,16 +114,17 @@ def check_row(row, metric='accuracy'):
     return found
 
 
-def check_results(accuracies, names=None):
+def check_results(accuracies: dict[str, float],
+                  names: set[str] | None = None) -> list[str]:
     """Compare the attacks on one model.
 
     Args:
-        accuracies (dict[str, float]): column to accuracy (or mAP) in
-            [0, 1] on the same images. The columns are labels such as
-            'Clean', 'PGD7', 'Square', 'PGD7 detached' or 'PGD7 transfer'.
-        names (set[str], optional): columns to remark on, default: all.
+        accuracies: column to accuracy (or mAP) in [0, 1] on the same images.
+            The columns are labels such as 'Clean', 'PGD7', 'Square', 'PGD7
+            detached' or 'PGD7 transfer'.
+        names: columns to remark on, default: all.
     Returns:
-        list[str]: warnings.
+        Warnings.
     """
     found = []
     names = set(accuracies) if names is None else names
@@ -145,13 +158,13 @@ def check_results(accuracies, names=None):
     return found
 
 
-def check_features(trace):
+def check_features(trace: dict[str, list[dict]]) -> list[str]:
     """Check that an attack leaves features near their tracked statistics.
 
     Args:
-        trace (dict[str, list[dict]]): of :meth:`Evaluation.trace`.
+        trace: of :meth:`Evaluation.trace`.
     Returns:
-        list[str]: warnings.
+        Warnings.
     """
     found = []
     for label, layers in trace.items():
@@ -167,14 +180,27 @@ def check_features(trace):
     return found
 
 
-def check_sweep(accuracies, what):
+def check_sweeps(row: dict[str, dict],
+                 metric: str = 'accuracy') -> list[str]:
+    """Check the sweeps of a row, over eps and over steps.
+
+    Args:
+        row, metric: as for :func:`check_row`.
+    Returns:
+        Warnings.
+    """
+    return [text for what in ('eps', 'steps') for text in check_sweep(
+        [figure for _, figure in sweep_points(row, what, metric)], what)]
+
+
+def check_sweep(accuracies: Sequence[float], what: str) -> list[str]:
     """Check that accuracy falls as attacks get stronger.
 
     Args:
-        accuracies (list[float]): by growing eps or number of steps.
-        what (str): name of the axis.
+        accuracies: by growing eps or number of steps.
+        what: name of the axis.
     Returns:
-        list[str]: warnings.
+        Warnings.
     """
     rises = [(a, b) for a, b in zip(accuracies, accuracies[1:])
              if b > a + MARGIN]

@@ -11,6 +11,7 @@ from torch import nn
 from mmadder.errors import InputError
 
 from .batch_statistics import warn_of_batch
+from .checks import check_model
 from .evaluation import BaseEvaluation
 
 
@@ -82,6 +83,9 @@ class Evaluation(BaseEvaluation):
         entry.update(images=len(answers),
                      accuracy=answers.count('1') / len(answers))
         self.save()
+
+    def check(self, images, targets):
+        return check_model(self.network, images, targets)
 
     def warn(self, targets):
         warn_of_batch(targets, self.classes)

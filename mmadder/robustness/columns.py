@@ -1,11 +1,17 @@
 """What is measured: columns of tables and points of curves."""
 
 import dataclasses
+from collections.abc import Iterable, Sequence
+
+from mmadder.errors import InputError
 
 from .attacks import EPS, Attack
 
+KINDS = ('white-box', 'detached', 'eval-made', 'transfer')
 BLINDED = ('detached', 'eval-made')  # make no sense in mode eval
 TABLE = ('FGSM', 'BIM', 'PGD', 'MIM', 'RFGSM')  # of the paper
+EPS_SWEEP = tuple(i / 100 for i in range(1, 11))
+STEPS_SWEEP = (1, 2, 3, 5, 7, 10, 20, 30, 40, 50)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,46 +19,65 @@ class Column:
     """One accuracy to measure.
 
     Args:
-        attack (Attack, optional): None for clean images.
-        kind (str): what the attacker knows: 'white-box' attacks the model as
+        attack: None for clean images.
+        kind: what the attacker knows: 'white-box' attacks the model as
             it answers; 'detached' too, but ignores that batch statistics
             depend on the images; 'eval-made' attacks it with tracked
             statistics; 'transfer' attacks another model.
-        images (int, optional): only the first ones.
-        note (str): for the label, such as 'eps=0.06'.
+        images: only the first ones.
+        note: for the label, such as 'eps=0.06'.
+    Raises:
+        InputError: unknown kind.
     """
 
-    attack: Attack = None
+    attack: Attack | None = None
     kind: str = 'white-box'
-    images: int = None
+    images: int | None = None
     note: str = ''
 
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise InputError(f'kind of a column must be one of {KINDS}, got '
+                             f'{self.kind!r}')
+
     @property
-    def label(self):
+    def label(self) -> str:
         """Name in tables and files."""
         name = 'Clean' if self.attack is None else self.attack.label
         parts = name, self.note, '' if self.kind == 'white-box' else self.kind
         return ' '.join(part for part in parts if part)
 
 
-def table_columns(eps=EPS, names=TABLE):
+def require_distinct(columns: Sequence[Column]) -> None:
+    """Raise InputError if two columns have one label."""
+    labels = [column.label for column in columns]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise InputError(f'two columns are called {label}; tell them '
+                             'apart by a note, or measure them into two files')
+
+
+def table_columns(eps: float = EPS,
+                  names: Iterable[str] = TABLE) -> list[Column]:
     """Columns of Table 1: clean and five attacks, or those named."""
     return [Column(), *(Column(Attack(name, eps=eps)) for name in names)]
 
 
-def attacker_columns(eps=EPS):
+def attacker_columns(eps: float = EPS) -> list[Column]:
     """PGD by attackers whom batch statistics do not mislead."""
     return [Column(Attack('PGD', eps=eps), kind)
             for kind in BLINDED]
 
 
-def eps_sweep(values, steps=7):
+def eps_sweep(values: Iterable[float] = EPS_SWEEP, steps: int = 7,
+              images: int | None = None) -> list[Column]:
     """Figure 2(a): PGD with growing eps and a step of eps / 7."""
     return [Column(Attack('PGD', eps=eps, alpha=eps / 7, steps=steps),
-                   note=f'eps={eps:g}') for eps in values]
+                   images=images, note=f'eps={eps:g}') for eps in values]
 
 
-def steps_sweep(values, eps=EPS):
+def steps_sweep(values: Iterable[int] = STEPS_SWEEP, eps: float = EPS,
+                images: int | None = None) -> list[Column]:
     """Figure 2(b): PGD with growing numbers of steps."""
-    return [Column(Attack('PGD', eps=eps, steps=steps), note='steps')
-            for steps in values]
+    return [Column(Attack('PGD', eps=eps, steps=steps), images=images,
+                   note='steps') for steps in values]

@@ -1,27 +1,30 @@
 """Images of a config as pixels in [0, 1], and statistics from them."""
 
 import torch
+from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from mmadder.errors import InputError
 from mmadder.statistics import reestimate_statistics
 
+from .pixels import PixelClassifier
 
-def load_pixels(cfg, classifier, count, seed=0, split='test'):
+
+def load_pixels(cfg: Config, classifier: PixelClassifier, count: int,
+                seed: int = 0, split: str = 'test') -> tuple[Tensor, Tensor]:
     """Load images, balanced over the classes and shuffled.
 
     Args:
-        cfg (Config): of MMPretrain, with ``test_dataloader``.
-        classifier (PixelClassifier): says the order of the channels.
-        count (int): images; at most as many as there are.
-        seed (int): of the choice and the order.
-        split (str): 'test', or 'train' for the training set in the test
-            pipeline.
+        cfg: of MMPretrain, with ``test_dataloader``.
+        classifier: says the order of the channels.
+        count: images; at most as many as there are.
+        seed: of the choice and the order.
+        split: 'test', or 'train' for the training set in the test pipeline.
     Returns:
-        (Tensor, Tensor): images (count, 3, H, W), float32, in [0, 1]; and
-        labels (count,), int64.
+        Images (count, 3, H, W), float32, in [0, 1]; and labels (count,),
+        int64.
     Raises:
         InputError: the dataset is no classification set, has fewer images,
             or pictures of several sizes.
@@ -46,34 +49,36 @@ def load_pixels(cfg, classifier, count, seed=0, split='test'):
     return classifier.from_uint8(torch.stack(samples)), labels[chosen]
 
 
-def recalibrate(classifier: nn.Module, images: torch.Tensor,
+def recalibrate(classifier: nn.Module, images: Tensor,
                 batch_size: int = 250) -> None:
     """Estimate the tracked statistics of all batch norms anew, in place.
 
     For a network that is tested on other images than it was trained on:
-    mode R of robust inference divides by the tracked variance. Weights and
-    modes stay as they are.
+    mode R of robust inference divides by the tracked variance. Weights stay
+    as they are.
 
     Args:
         classifier: pixels to logits.
         images: (N, 3, H, W), shuffled, not those of the test.
         batch_size: each batch counts the same, so N should be a multiple of
             it.
+    Raises:
+        InputError: no batch norm tracks statistics.
     """
-    device = next(classifier.parameters()).device
+    device = next(classifier.parameters(), images).device
     reestimate_statistics(classifier, images.split(batch_size),
                           lambda batch: classifier(batch.to(device)))
 
 
-def balanced_sample(labels, count, seed):
+def balanced_sample(labels: Tensor, count: int, seed: int) -> list[int]:
     """Choose images so that class counts differ by one at most.
 
     Args:
-        labels (Tensor): (N,)
-        count, seed (int)
+        labels: (N,)
+        count, seed: of the choice.
     Returns:
-        list[int]: shuffled indices. Where classes have too few images, the
-        others fill up.
+        Shuffled indices. Where classes have too few images, the others fill
+        up.
     """
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(labels), generator=generator)

@@ -15,14 +15,17 @@ from pathlib import Path
 
 import torch
 from mmdet.models.detectors.base import BaseDetector
+from mmdet.structures import DetDataSample
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
-from torch import nn
+from torch import Tensor, nn
 
 from mmadder.errors import InputError
+from mmadder.files import write_text
 
+from .checks import check_detector
 from .evaluation import BaseEvaluation
 from .pictures import Pictures
 from .pixels import LossLogits
@@ -36,10 +39,10 @@ class PixelDetector(nn.Module):
     """Loss and predictions of MMDetection's detector, of pixels in [0, 1].
 
     Args:
-        model (nn.Module): a detector of boxes that has a ``train_cfg``.
+        model: a detector of boxes that has a ``train_cfg``.
     """
 
-    def __init__(self, model):
+    def __init__(self, model: nn.Module):
         super().__init__()
         if not isinstance(model, BaseDetector):
             raise InputError(f'{type(model).__name__} is no detector of '
@@ -52,32 +55,34 @@ class PixelDetector(nn.Module):
                              "config's model needs its train_cfg")
         self.model = model
 
-    def loss_of(self, samples, seed=0):
+    def loss_of(self, samples: list[DetDataSample],
+                seed: int = 0) -> 'DetectorLoss':
         """Return a module from pixels to the loss on some annotations.
 
         Args:
-            samples (list[DetDataSample]): of the same pictures.
-            seed (int): of the random samplers of anchors and proposals, which
+            samples: of the same pictures.
+            seed: of the random samplers of anchors and proposals, which
                 take other ones in every call.
         """
         return DetectorLoss(self, [target(sample) for sample in samples],
                             seed)
 
-    def predict(self, images, samples):
+    def predict(self, images: Tensor,
+                samples: list[DetDataSample]) -> list[dict]:
         """Return what is found in pictures, in pixels of their files.
 
         Args:
-            images (Tensor): (N, 3, H, W), in [0, 1], channels as loaded.
-            samples (list[DetDataSample])
+            images: (N, 3, H, W), in [0, 1], channels as loaded.
+            samples: of the same pictures.
         Returns:
-            list[dict]: 'bboxes', 'scores' and 'labels', lists of numbers.
+            'bboxes', 'scores' and 'labels' of each, lists of numbers.
         """
         found = self.model(**self._prepare(images, samples), mode='predict')
         return [{key: sample.pred_instances[key].tolist()
                  for key in ('bboxes', 'scores', 'labels')}
                 for sample in found]
 
-    def features(self, images):
+    def features(self, images: Tensor) -> Tensor:
         """Return the finest features of the neck, (N, C, H, W)."""
         return self.model.extract_feat(self._prepare(images, None)['inputs'])[
             0]
@@ -107,7 +112,7 @@ class DetectorLoss(nn.Module):
         return self.detector.model.parse_losses(losses)[0]
 
 
-def target(sample):
+def target(sample: DetDataSample) -> DetDataSample:
     """Return a sample whose boxes are in pixels of the resized picture."""
     sample = copy.deepcopy(sample)
     width, height = sample.scale_factor
@@ -127,7 +132,7 @@ def target(sample):
     return sample
 
 
-def require_voc_metric(evaluator):
+def require_voc_metric(evaluator: dict | list[dict]) -> None:
     """Raise InputError unless all metrics are mAPs of VOCMetric."""
     metrics = evaluator if isinstance(evaluator, (list, tuple)) else \
         [evaluator]
@@ -159,8 +164,9 @@ class DetectionEvaluation(BaseEvaluation):
 
     metric = 'mAP'
 
-    def __init__(self, detector: PixelDetector, pictures: Pictures, evaluator,
-                 seed: int = 0, include_logit_bn: bool = True,
+    def __init__(self, detector: PixelDetector, pictures: Pictures,
+                 evaluator: dict | list[dict], seed: int = 0,
+                 include_logit_bn: bool = True,
                  source: PixelDetector | None = None,
                  path: str | Path | None = None,
                  facts: Mapping | tuple = ()):
@@ -185,7 +191,7 @@ class DetectionEvaluation(BaseEvaluation):
         # A run killed while it wrote leaves half a line.
         text = self._predictions.read_text()
         text = text[:text.rfind('\n') + 1]
-        self._predictions.write_text(text)
+        write_text(self._predictions, text)
         for line in map(json.loads, text.splitlines()):
             lines[line['mode'], line['label']].append(line)
         return lines
@@ -239,6 +245,9 @@ class DetectionEvaluation(BaseEvaluation):
             row[job.column.label] = self._summary(lines)
             self.save()
 
+    def check(self, images, targets):
+        return check_detector(self.network, images, targets)
+
     def warn(self, targets):
         """Pictures have no class to be sorted by."""
 
@@ -274,7 +283,7 @@ class DetectionEvaluation(BaseEvaluation):
             logger.setLevel(level)
 
 
-def to_instances(found):
+def to_instances(found: dict) -> InstanceData:
     """Lists of :meth:`PixelDetector.predict` as MMDetection's instances."""
     return InstanceData(
         bboxes=torch.tensor(found['bboxes']).reshape(-1, 4),

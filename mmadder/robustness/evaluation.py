@@ -3,7 +3,7 @@
 import abc
 import contextlib
 import dataclasses
-import json
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,14 @@ from mmadder.errors import InputError
 from mmadder.files import write_json
 
 from .attacks import Attack, check_budget, prepared
-from .batch_statistics import robust_inference
-from .columns import BLINDED, Column
+from .batch_statistics import ROBUST_MODES, robust_inference
+from .checks import check_features, check_row, check_sweeps
+from .columns import BLINDED, Column, require_distinct
 from .features import norm_inputs
 from .jobs import Attacker, Job, steps_by_attacker
+from .results import DATA_HINT, read_results
 
-MODES = ('eval', 'R', 'r')
+MODES = ('eval', *ROBUST_MODES)
 
 
 class BaseEvaluation(abc.ABC):
@@ -101,16 +103,35 @@ class BaseEvaluation(abc.ABC):
         """
         job = Job(0, mode, Column(attack))
         batch = _AttackedBatch(self, 0, steps_by_attacker([job]))
-        found = {}
-        for label, pixels in (('Clean', batch.images),
-                              (attack.label, batch.adversarial(job))):
-            with prepared(self.network, self.seed), self.inference(mode):
-                found[label] = norm_inputs(
-                    self.network,
-                    lambda pixels=pixels: self.answer(pixels, batch.targets))
-        return found
+        adversarial = batch.adversarial(job)
+        with prepared(self.network, self.seed), self.inference(mode):
+            return {label: norm_inputs(self.network, functools.partial(
+                self.answer, images, batch.targets))
+                for label, images in (('Clean', batch.images),
+                                      (attack.label, adversarial))}
 
-    def inference(self, mode: str, detached: bool = False):
+    def review(self, modes: Sequence[str], attack: Attack) -> None:
+        """Keep with the results what speaks against trusting them.
+
+        Args:
+            modes: whose columns have been measured.
+            attack: white-box, whose features are looked at.
+        """
+        warnings = self.results.setdefault('warnings', {})
+        features = self.results.setdefault('features', {})
+        images, targets = self.load(0)
+        for mode in modes:
+            row = self.results['rows'].get(mode, {})
+            with self.inference(mode):
+                seen = self.check(images, targets)
+            features[mode] = self.trace(mode, attack)
+            warnings[mode] = [
+                *seen, *check_features(features[mode]),
+                *check_row(row, self.metric), *check_sweeps(row, self.metric)]
+        self.save()
+
+    def inference(self, mode: str, detached: bool = False
+                  ) -> contextlib.AbstractContextManager:
         """Return a context in which the network answers in a mode."""
         if mode not in MODES:
             raise InputError(f'mode must be one of {MODES}, got {mode!r}')
@@ -127,8 +148,10 @@ class BaseEvaluation(abc.ABC):
 
     def _missing(self, modes, columns):
         """Jobs to do, batch by batch."""
+        columns = list(dict.fromkeys(columns))
+        require_distinct(columns)
         jobs = []
-        for mode in modes:
+        for mode in dict.fromkeys(modes):
             with self.inference(mode):  # or its error
                 pass
             for column in columns:
@@ -212,6 +235,10 @@ class BaseEvaluation(abc.ABC):
         """Keep an answer, and how far its images were moved; save."""
 
     @abc.abstractmethod
+    def check(self, images: torch.Tensor, targets: Any) -> list[str]:
+        """Return warnings of the network in its present state."""
+
+    @abc.abstractmethod
     def warn(self, targets: Any) -> None:
         """Warn of batches that make figures of R and r meaningless."""
 
@@ -255,16 +282,15 @@ def _read_run(path, settings):
     Raises:
         InputError: they are of another run, or no results.
     """
-    try:
-        found = json.loads(path.read_text())
-        known = found['settings']
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f'{path} is no result of this tool; name another '
-                         'file') from error
-    other = [f'{key} {known.get(key)!r} (now {value!r})'
-             for key, value in settings.items() if known.get(key) != value]
+    found = read_results(path)
+    known = found['settings']
+    other = [key for key in settings if known.get(key) != settings[key]]
     if other:
+        differences = ', '.join(
+            f'{key} {known.get(key)!r} (now {settings[key]!r})'
+            for key in other)
+        hint = f' ({DATA_HINT})' if 'data' in other else ''
         raise InputError(
-            f'{path} is of another run, with {", ".join(other)}; name another '
-            'file, or delete it')
+            f'{path} is of another run, with {differences}; name another '
+            f'file, or delete it{hint}')
     return found

@@ -4,24 +4,27 @@ Mode R divides by the tracked variance, so nothing bounds features whose
 variance an attack raises: each layer hands more on to the next one.
 """
 
+from collections.abc import Callable
+
 import torch
+from torch import nn
 
 from mmadder.statistics import find_norms
 
 
 @torch.no_grad()
-def norm_inputs(model, forward):
+def norm_inputs(model: nn.Module, forward: Callable) -> list[dict]:
     """Compare what batch norms get with what they have tracked.
 
     Args:
-        model (nn.Module): its batch norms that track are looked at.
-        forward (callable): runs the model once.
+        model: its batch norms that track are looked at.
+        forward: runs the model once.
     Returns:
-        list[dict]: per norm, in the order of their first use, 'layer', its
-        name; 'spread', standard deviation over the batch divided by the
-        tracked one, median over channels; and 'common', the share in [0, 1]
-        of the variance (of channels divided by their tracked deviation) in
-        which all channels move alike.
+        Per norm, in the order of their first use, 'layer', its name;
+        'spread', standard deviation over the batch divided by the tracked
+        one, median over channels; and 'common', the share in [0, 1] of the
+        variance (of channels divided by their tracked deviation) in which
+        all channels move alike.
     """
     names = {norm: name for name, norm in model.named_modules()}
     found = {}

@@ -4,7 +4,10 @@ import hashlib
 import json
 
 import torch
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
+from torch import Tensor
 
 from mmadder.errors import InputError
 
@@ -16,10 +19,10 @@ class Pictures:
     pictures of other sizes come in other batches.
 
     Args:
-        cfg (Config): of MMDetection, with ``test_dataloader``.
-        count (int, optional): pictures, chosen at random; default: all.
-        batch_size (int, optional): default: the config's.
-        seed (int): of the choice.
+        cfg: of MMDetection, with ``test_dataloader``.
+        count: pictures, chosen at random; default: all.
+        batch_size: default: the config's.
+        seed: of the choice.
     Attributes:
         batches (list[list[int]]): indices of pictures.
         digest (str): of pictures and annotations, and how they are loaded.
@@ -28,7 +31,8 @@ class Pictures:
             are fewer pictures.
     """
 
-    def __init__(self, cfg, count=None, batch_size=None, seed=0):
+    def __init__(self, cfg: Config, count: int | None = None,
+                 batch_size: int | None = None, seed: int = 0):
         loader = cfg.test_dataloader
         self.batch_size = batch_size or loader.batch_size
         if self.batch_size < 1:
@@ -72,12 +76,12 @@ class Pictures:
                     for box in info['instances']]])
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
-    def load(self, batch):
+    def load(self, batch: int) -> tuple[Tensor, list[DetDataSample]]:
         """Return a batch.
 
         Returns:
-            (Tensor, list[DetDataSample]): (N, 3, H, W), float32, in [0, 1],
-            channels as loaded; annotations in pixels of the files.
+            Images (N, 3, H, W), float32, in [0, 1], channels as loaded; and
+            annotations, in pixels of the files.
         """
         loaded = [self.dataset[index] for index in self.batches[batch]]
         shapes = {tuple(item['inputs'].shape) for item in loaded}
@@ -88,13 +92,14 @@ class Pictures:
         images = torch.stack([item['inputs'] for item in loaded])
         return images.float() / 255, self._samples[batch]
 
-    def samples(self, batch):
+    def samples(self, batch: int) -> list[DetDataSample]:
+        """Return the annotations of a batch."""
         if batch not in self._samples:
             self.load(batch)
         return self._samples[batch]
 
 
-def require_late_boxes(dataset):
+def require_late_boxes(dataset: dict) -> None:
     """Raise InputError unless annotations stay in pixels of the files."""
     kinds = [str(getattr(step['type'], '__name__', step['type']))
              for step in dataset.get('pipeline', ())]

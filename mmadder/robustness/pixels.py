@@ -1,12 +1,14 @@
 """Models that take pixels in [0, 1], as attacks need them."""
 
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mmadder.errors import InputError
 
 
-def require_pixels(images):
+def require_pixels(images: Tensor) -> None:
     """Raise InputError unless images are (N, C, H, W) floats in [0, 1]."""
     if images.ndim != 4 or not images.is_floating_point():
         raise InputError('images must be (N, C, H, W) of a floating type, '
@@ -18,7 +20,8 @@ def require_pixels(images):
             'divide 8-bit pixels by 255, and let the model normalize')
 
 
-def require_logits(model, logits, labels):
+def require_logits(model: nn.Module, logits: Any,
+                   labels: Tensor) -> None:
     """Raise InputError unless a model's output is a score per class."""
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(
             logits) != len(labels):
@@ -43,7 +46,7 @@ class PixelClassifier(nn.Module):
     """Logits of MMPretrain's classifier from pixels in [0, 1].
 
     Args:
-        model (nn.Module): an ImageClassifier whose data preprocessor does
+        model: an ImageClassifier whose data preprocessor does
             nothing but exchange channels and normalize.
     Input:
         (N, 3, H, W), pixels in [0, 1]; channels in the order of the
@@ -52,7 +55,7 @@ class PixelClassifier(nn.Module):
         Tensor: (N, classes), logits.
     """
 
-    def __init__(self, model):
+    def __init__(self, model: nn.Module):
         super().__init__()
         preprocessor = model.data_preprocessor
         if getattr(preprocessor, 'pad_size_divisor', 1) > 1:
@@ -65,14 +68,14 @@ class PixelClassifier(nn.Module):
         self.register_buffer('std', std / 255, persistent=False)
         self.to_rgb = getattr(preprocessor, 'to_rgb', False)
 
-    def forward(self, images):
+    def forward(self, images: Tensor) -> Tensor:
         return self.model((images - self.mean) / self.std, mode='tensor')
 
-    def from_uint8(self, images):
+    def from_uint8(self, images: Tensor) -> Tensor:
         """Return what a dataset gives as input of :meth:`forward`.
 
         Args:
-            images (Tensor): (N, 3, H, W), uint8, channels as loaded.
+            images: (N, 3, H, W), uint8, channels as loaded.
         """
         images = images.flip(1) if self.to_rgb else images
         return images.float() / 255
@@ -86,7 +89,7 @@ class LossLogits(nn.Module):
     it grows as fast as the loss.
 
     Args:
-        loss (nn.Module): (N, C, H, W) pixels to one number, above -50.
+        loss: (N, C, H, W) pixels to one number, above -50.
     Input:
         (N, C, H, W), pixels in [0, 1].
     Returns:
@@ -100,11 +103,11 @@ class LossLogits(nn.Module):
 
     OFFSET = 100.
 
-    def __init__(self, loss):
+    def __init__(self, loss: nn.Module):
         super().__init__()
         self.loss = loss
 
-    def forward(self, images):
+    def forward(self, images: Tensor) -> Tensor:
         loss = self.loss(images)
         if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
             raise InputError(

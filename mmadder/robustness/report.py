@@ -1,49 +1,38 @@
 """Tables and figures of robustness runs."""
 
 import itertools
-import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmadder.errors import InputError
+from mmadder.files import whole_file, write_text
 from mmadder.reporting.figures import COLOURS, subplots
 
 from .columns import table_columns
+from .results import DATA_HINT, read_results, sweep_points
+
+if TYPE_CHECKING:  # slow to import
+    from matplotlib.figure import Figure
 
 SUFFIX = dict(eval='', R='-R', r='-r')  # the paper's names of the modes
 LINES = dict(eval=':', R='-', r='--')
 TABLES = dict(table1=('eval', 'R'), table3=('r', 'R'))  # the paper's
 
 
-def read_results(path):
-    """Read a file of :class:`mmadder.robustness.Evaluation`.
-
-    Raises:
-        InputError: it is missing or something else.
-    """
-    try:
-        results = json.loads(Path(path).read_text())
-        if 'rows' in results and 'name' in results['settings']:
-            return results
-    except FileNotFoundError as error:
-        raise InputError(f'{path} does not exist') from error
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise InputError(f'{path} is no result of tools/robustness.py')
-
-
-def markdown_table(runs, modes=None, columns=None):
+def markdown_table(runs: Sequence[dict], modes: Sequence[str] | None = None,
+                   columns: Sequence[str] | None = None) -> str:
     """Write the figures of one or more networks as Markdown.
 
     Args:
-        runs (list[dict]): of :func:`read_results`, all of classifiers
+        runs: results with a 'name' among their settings, all of classifiers
             (accuracy in percent) or all of detectors (mAP from 0 to 1).
-        modes (tuple[str], optional): rows, mode by mode; default: all,
-            network by network.
-        columns (tuple[str], optional): labels; default: all, as they first
-            appear, without those of sweeps.
+        modes: rows, mode by mode; default: all, network by network.
+        columns: labels; default: all, as they first appear, without those of
+            sweeps.
     Returns:
-        str: one row per network and mode. A number in brackets is measured
-        on fewer images than others of the table.
+        One row per network and mode. A number in brackets is measured on
+        fewer images than others of the table.
     """
     rows = [(run, mode) for run in runs for mode in run['rows']] \
         if modes is None else [(run, mode) for mode in modes for run in runs]
@@ -66,7 +55,7 @@ def markdown_table(runs, modes=None, columns=None):
     return '\n'.join(lines)
 
 
-def metric_of(run):
+def metric_of(run: dict) -> str:
     """Return 'accuracy' of a classifier's run, 'mAP' of a detector's."""
     return run['settings'].get('metric', 'accuracy')
 
@@ -91,29 +80,24 @@ def _cell(entry, metric, most):
     return text if entry['images'] == most else f'({text})'
 
 
-def sweep_curves(runs, note):
+def sweep_curves(runs: Sequence[dict],
+                 note: str) -> dict[tuple[str, str], list]:
     """Collect the curves of a sweep.
 
     Args:
-        runs (list[dict])
-        note (str): 'eps' or 'steps'.
+        runs: results.
+        note: 'eps' or 'steps'.
     Returns:
-        dict[(str, str), list]: network and mode to (eps or steps, accuracy or
-        mAP) pairs, sorted.
+        Network and mode to (eps or steps, accuracy or mAP) pairs, sorted.
     """
-    curves = {}
-    for run in runs:
-        for mode, row in run['rows'].items():
-            points = [(entry['column']['attack'][note],
-                       entry[metric_of(run)])
-                      for entry in row.values()
-                      if entry['column']['note'].startswith(note)]
-            if points:
-                curves[run['settings']['name'], mode] = sorted(points)
-    return curves
+    curves = {(run['settings']['name'], mode): sweep_points(
+        row, note, metric_of(run))
+        for run in runs for mode, row in run['rows'].items()}
+    return {key: points for key, points in curves.items() if points}
 
 
-def plot_sweep(curves, note, metric='accuracy'):
+def plot_sweep(curves: dict[tuple[str, str], list], note: str,
+               metric: str = 'accuracy') -> 'Figure':
     """Draw the curves of :func:`sweep_curves`; returns the figure."""
     figure, axis = subplots(figsize=(7, 3.8))
     names = list(dict.fromkeys(name for name, _ in curves))
@@ -130,13 +114,11 @@ def plot_sweep(curves, note, metric='accuracy'):
     return figure
 
 
-def plot_features(runs):
+def plot_features(runs: Sequence[dict]) -> 'Figure':
     """Draw 'spread' of :func:`.features.norm_inputs` along the depth.
 
     Args:
-        runs (list[dict]): with 'features'; one line per mode, under attack.
-    Returns:
-        Figure
+        runs: with 'features'; one line per mode, under attack.
     """
     figure, axis = subplots(figsize=(7, 3.8))
     for run, colour in zip(runs, itertools.cycle(COLOURS)):
@@ -152,19 +134,20 @@ def plot_features(runs):
     return figure
 
 
-def write_merged(paths, out):
+def write_merged(paths: Sequence[str | Path],
+                 out: str | Path) -> tuple[str, list[Path]]:
     """Join several networks into tables and the figures of the sweeps.
 
     Args:
-        paths (list[str]): files of tools/robustness.py.
-        out (str | Path): folder to write to: of classifiers ``table.md``,
+        paths: files of tools/robustness.py.
+        out: folder to write to: of classifiers ``table.md``,
             the paper's ``table1.md`` and ``table3.md`` where there are such
             modes, ``eps.png`` and ``steps.png`` where there are such sweeps,
             ``features.png``, how far features leave what was tracked;
             of detectors the same but ``table1.md`` and ``table3.md``, as
             ``detection_table.md`` and so on.
     Returns:
-        (str, list[Path]): the tables, and what was written.
+        The tables, and what was written.
     Raises:
         InputError: a file is no result, or the runs differ in their images,
             batches or attacks, or share a name.
@@ -176,7 +159,6 @@ def write_merged(paths, out):
     for group in groups.values():
         _require_alike(group)
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
     tables, written = [], []
     for metric, group in groups.items():
         tables.append(markdown_table(group))
@@ -195,17 +177,22 @@ def _write_group(runs, metric, table, out):
     written = []
     for name, text in texts.items():
         written.append(out / f'{prefix}{name}.md')
-        written[-1].write_text(text + '\n')
+        write_text(written[-1], text + '\n')
     for note in ('eps', 'steps'):
         curves = sweep_curves(runs, note)
         if curves:
             written.append(out / f'{prefix}{note}.png')
-            plot_sweep(curves, note, metric).savefig(written[-1])
+            _save(plot_sweep(curves, note, metric), written[-1])
     traced = [run for run in runs if run.get('features')]
     if traced:
         written.append(out / f'{prefix}features.png')
-        plot_features(traced).savefig(written[-1])
+        _save(plot_features(traced), written[-1])
     return written
+
+
+def _save(figure, path):
+    with whole_file(path) as partial:
+        figure.savefig(partial)
 
 
 def _require_alike(runs):
@@ -213,9 +200,14 @@ def _require_alike(runs):
     for key in ('data', 'batch_size', 'include_logit_bn', 'seed'):
         values = {run['settings'].get(key) for run in runs}
         if len(values) > 1:
-            raise InputError(f'the runs cannot stand in one table, their '
-                             f'{key} differs: {sorted(map(str, values))}')
-    names = [run['settings']['name'] for run in runs]
+            hint = f'; {DATA_HINT}' if key == 'data' else ''
+            raise InputError('the runs cannot stand in one table, their '
+                             f'{key} differs: {sorted(map(str, values))}'
+                             f'{hint}')
+    names = [run['settings'].get('name') for run in runs]
+    if None in names:
+        raise InputError('a run has no name for its network; give it one in '
+                         'its file, under settings')
     if len(set(names)) < len(names):
         raise InputError(f'two runs have the same name, in {names}; change '
                          'it in one file, under settings')

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from mmadder.robustness import (
+    check_detector,
     check_features,
     check_model,
     check_results,
@@ -111,3 +112,11 @@ def test_runaway_features(spread):
     text, = check_features(dict(Clean=layers[:1], FGSM=layers))
     assert 'FGSM: what bn2 gets' in text
     assert check_features(dict(Clean=layers[:1], FGSM=[])) == []
+
+
+def test_detector(detector, annotated):
+    network = detector[2]
+    assert check_detector(network, *annotated) == []
+    with robust_inference(network, 'R'):
+        found = check_detector(network, *annotated)
+    assert [text.split(':')[0] for text in found] == ['batch dependence']

@@ -1,6 +1,8 @@
 import pytest
 
+from mmadder.errors import InputError
 from mmadder.robustness import (
+    Column,
     attacker_columns,
     eps_sweep,
     steps_sweep,
@@ -13,6 +15,8 @@ def test_columns_are_the_papers():
         'Clean', 'FGSM', 'BIM7', 'PGD7', 'MIM5', 'RFGSM5']
     assert all(column.attack.eps == 8 / 255 for column in
                table_columns()[1:])
+    assert [column.label for column in table_columns(names=['FGSM'])] == [
+        'Clean', 'FGSM']
     assert [column.label for column in attacker_columns()] == [
         'PGD7 detached', 'PGD7 eval-made']
     first = eps_sweep([.07, .1])[0]
@@ -20,3 +24,10 @@ def test_columns_are_the_papers():
     assert first.attack.alpha == pytest.approx(.01)
     assert [c.label for c in steps_sweep([1, 50])] == [
         'PGD1 steps', 'PGD50 steps']
+    assert {c.images for c in (*eps_sweep(images=3), *steps_sweep(images=3))
+            } == {3}
+
+
+def test_wrong_kinds():
+    with pytest.raises(InputError, match="'transfer'., got 'detach'"):
+        Column(kind='detach')

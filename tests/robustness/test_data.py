@@ -67,10 +67,12 @@ def test_recalibration_that_fails_leaves_all_as_it_was(toy_set):
     model, images, _ = toy_set
     norm = model[1]
     before = norm.running_mean.clone()
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match='shapes cannot be multiplied'):
         recalibrate(model, torch.cat([images[:, :, :5, :5]] * 2), 20)
     assert norm.momentum == .1 and not model.training
     assert torch.equal(norm.running_mean, before)
+    with pytest.raises(InputError, match='Flatten has no batch norm'):
+        recalibrate(nn.Flatten(), images)
 
 
 def test_recalibration_without_dropout():

@@ -1,93 +1,29 @@
-"""Attacks on a tiny detector, its mAP, and the tool."""
+"""Attacks on a tiny detector, and its mAP."""
 import copy
 import dataclasses
 import json
-import runpy
-import shutil
-import sys
-from pathlib import Path
 
-import cv2
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
-from torch.nn.modules.batchnorm import _BatchNorm
+from tiny_detector import TWIN, make_detector
 
 from mmadder.errors import InputError
-from mmadder.models import build_model
 from mmadder.robustness import (
     Attack,
     Column,
     DetectionEvaluation,
-    LossLogits,
     Pictures,
     PixelDetector,
     attacker_columns,
-    check_detector,
-    robust_inference,
-    table_columns,
-    write_merged,
 )
 from mmadder.robustness.detection import target
 
-ROOT = Path(__file__).parents[2]
-BASE = ROOT / 'configs/digits/faster-rcnn_ann-awn-r18_ann-awn-fpn_1xb8-8e_' \
-    'digits.py'
-# Pictures of 64x64 become 80x80, are padded to 96x96, and their boxes stay.
-CONFIG = f'''
-_base_ = {str(BASE)!r}
-model = dict(
-    backbone=dict(init_cfg=None, stem_channels=8, base_channels=8),
-    neck=dict(in_channels=[8, 16, 32, 64], out_channels=16),
-    rpn_head=dict(in_channels=16, feat_channels=16),
-    roi_head=dict(
-        bbox_roi_extractor=dict(out_channels=16),
-        bbox_head=dict(in_channels=16, fc_out_channels=32)))
-resize = dict(type='Resize', scale=(80, 80), keep_ratio=True)
-pipeline = _base_.test_pipeline
-pipeline[1] = resize
-test_dataloader = dict(batch_size=2, dataset=dict(pipeline=pipeline))
-'''
-TWIN = '''
-model['backbone']['conv_cfg'] = None
-model['neck']['conv_cfg'] = None
-'''
 
-
-def make_detector(folder, root, text=''):
-    """Config, checkpoint and model with statistics of the pictures."""
-    (folder / 'tiny.py').write_text(CONFIG + text)
-    cfg = Config.fromfile(folder / 'tiny.py')
-    cfg.test_dataloader.dataset.data_root = str(root)
-    torch.manual_seed(0)
-    model = build_model(cfg)
-    network = PixelDetector(model)
-    images, _ = Pictures(cfg, batch_size=3).load(0)
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
-    for norm in norms:
-        norm.momentum = None  # the mean over all batches
-    with torch.no_grad():
-        network.train().features(images)
-    torch.save(dict(state_dict=model.state_dict()), folder / 'tiny.pth')
-    return folder, cfg, network.eval()
-
-
-@pytest.fixture(scope='session')
-def detector(digits, tmp_path_factory):
-    return make_detector(tmp_path_factory.mktemp('detector'), digits)
-
-
-@pytest.fixture
-def batch(detector):
-    """Two pictures and their annotations."""
-    return Pictures(detector[1]).load(0)
-
-
-def test_loss_is_that_of_training(detector, batch):
+def test_loss_is_that_of_training(detector, annotated):
     """Boxes behind LoadAnnotations, Resize, as training has them."""
     _, cfg, network = detector
-    images, samples = batch
+    images, samples = annotated
     assert images.shape == (2, 3, 80, 80)
     load, resize, boxes, pack = cfg.test_dataloader.dataset.pipeline
     training = dict(cfg.test_dataloader.dataset, test_mode=False,
@@ -106,8 +42,8 @@ def test_loss_is_that_of_training(detector, batch):
     torch.testing.assert_close(found, expected)
 
 
-def test_target_by_hand(batch):
-    sample = batch[1][0]
+def test_target_by_hand(annotated):
+    sample = annotated[1][0]
     before = copy.deepcopy(sample)
     instances = sample.gt_instances
     instances.bboxes.tensor[:] = torch.tensor([-4., 0., 40., 64.])
@@ -119,10 +55,10 @@ def test_target_by_hand(batch):
     assert instances.bboxes.tensor.tolist() == [[3., 5., 3.5, 9.]]
 
 
-def test_predictions_are_the_detectors(detector, batch):
+def test_predictions_are_the_detectors(detector, annotated):
     """Those of MMDetection's own test step."""
     network = detector[2]
-    images, samples = batch
+    images, samples = annotated
     pictures = (images * 255).round().byte()
     with torch.no_grad():
         expected = network.model.test_step(dict(
@@ -170,32 +106,14 @@ def test_attacks_on_the_loss(digits, tmp_path, mode, twin):
                for p in network.parameters())
 
 
-def test_samplers_differ_by_call_but_not_by_run(detector, batch):
-    images, samples = batch
+def test_samplers_differ_by_call_but_not_by_run(detector, annotated):
+    images, samples = annotated
     runs = []
     for _ in range(2):
         loss = detector[2].loss_of(samples, seed=1)
         runs.append([loss(images).item() for _ in range(3)])
     assert runs[0] == runs[1]
     assert len(set(runs[0])) > 1
-
-
-def test_batches_are_of_one_size(detector, digits, tmp_path):
-    shutil.copytree(digits / 'VOC2007', tmp_path / 'VOC2007')
-    picture = tmp_path / 'VOC2007/JPEGImages/test_0.jpg'
-    cv2.imwrite(str(picture), cv2.imread(str(picture))[:48])
-    annotation = tmp_path / 'VOC2007/Annotations/test_0.xml'
-    annotation.write_text(annotation.read_text().replace(
-        '<height>64', '<height>48'))
-    cfg = copy.deepcopy(detector[1])
-    cfg.test_dataloader.dataset.data_root = str(tmp_path)
-    pictures = Pictures(cfg)
-    assert pictures.batches == [[0], [1, 2]]
-    assert pictures.load(0)[0].shape == (1, 3, 60, 80)
-    assert Pictures(cfg, batch_size=1).batches == [[0], [1], [2]]
-    assert pictures.digest != Pictures(detector[1]).digest
-    assert Pictures(detector[1], count=2).size == 2
-    assert Pictures(detector[1]).digest == Pictures(detector[1]).digest
 
 
 def test_map_is_vocs(detector, monkeypatch):
@@ -278,65 +196,7 @@ def test_attackers_of_mode_r(detector, monkeypatch):
         'Clean', 'PGD2', 'PGD2 detached', 'PGD2 eval-made']
 
 
-def test_checks(detector, batch):
-    network = detector[2]
-    assert check_detector(network, *batch) == []
-    with robust_inference(network, 'R'):
-        found = check_detector(network, *batch)
-    assert [text.split(':')[0] for text in found] == ['batch dependence']
-
-
-def run_tool(monkeypatch, *args):
-    path = str(ROOT / 'tools' / 'robustness.py')
-    monkeypatch.setattr(sys, 'argv', [path, *map(str, args)])
-    runpy.run_path(path, run_name='__main__')
-
-
-def test_tool_end_to_end(detector, digits, monkeypatch, capsys, tmp_path):
-    folder, _, _ = detector
-    arguments = (folder / 'tiny.py', folder / 'tiny.pth', '--data-root',
-                 digits, '--attacks', 'FGSM', 'PGD')
-    for name in ('a', 'b'):
-        run_tool(monkeypatch, *arguments, '--modes', 'eval', 'R', '--name',
-                 name, '--images', 2, '--transfer-from', folder / 'tiny.py',
-                 folder / 'tiny.pth', '--json', tmp_path / f'{name}.json')
-    lines = capsys.readouterr().out.splitlines()
-    assert '| network | Clean | FGSM | PGD7 | PGD7 transfer | PGD7 detached ' \
-        '| PGD7 eval-made |' in lines
-    assert [line.split(' | ')[0] for line in lines
-            if line.startswith('| b')] == ['| b', '| b-R']
-    first, second = (json.loads((tmp_path / f'{name}.json').read_text())
-                     for name in 'ab')
-    assert first['rows'] == second['rows']  # the seed decides
-    assert first['settings']['metric'] == 'mAP'
-    table, written = write_merged(
-        [tmp_path / 'a.json', tmp_path / 'b.json'], tmp_path / 'out')
-    assert [path.name for path in written] == [
-        'detection_table.md', 'detection_features.png']
-    layers = first['features']['R']['FGSM']
-    assert {'backbone.bn1', 'neck.fpn_convs.0.bn'} <= {
-        layer['layer'].removeprefix('model.') for layer in layers}
-    assert len(table.splitlines()) == 6
-    for wrong, message in (
-            (('--square', ), 'Square needs the logits of a classifier'),
-            (('--images', 4), '4 images were asked for, the test set has 3'),
-            (('--recalibrate', 2), '--recalibrate is for classifiers')):
-        with pytest.raises(SystemExit):
-            run_tool(monkeypatch, *arguments, *wrong)
-        assert message in capsys.readouterr().err
-
-
-def test_wrong_configs(detector):
-    cfg = copy.deepcopy(detector[1])
-    pipeline = cfg.test_dataloader.dataset.pipeline
-    pipeline[1], pipeline[2] = pipeline[2], pipeline[1]
-    with pytest.raises(InputError, match='must come behind Resize'):
-        Pictures(cfg)
-    del pipeline[1]
-    with pytest.raises(InputError, match='has no LoadAnnotations'):
-        Pictures(cfg)
-    with pytest.raises(InputError, match='batch size must be positive'):
-        Pictures(detector[1], batch_size=-1)
+def test_wrong_detectors(detector):
     model = copy.deepcopy(detector[2].model)
     model.train_cfg = None
     with pytest.raises(InputError, match='needs its train_cfg'):
@@ -346,6 +206,3 @@ def test_wrong_configs(detector):
     with pytest.raises(InputError, match='scored by VOCMetric'):
         DetectionEvaluation(detector[2], Pictures(detector[1]),
                             dict(type='CocoMetric'))
-    with pytest.raises(InputError, match='Flatten is to return a loss'):
-        LossLogits(torch.nn.Flatten())(torch.rand(2, 3, 4, 4))
-    assert len(table_columns(names=('FGSM', ))) == 2

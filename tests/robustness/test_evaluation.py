@@ -76,6 +76,46 @@ def test_common_images_are_made_once(toy_set, monkeypatch):
     assert 'PGD7 detached' not in together.results['rows']['eval']
 
 
+def test_radius_zero_changes_no_figure(toy_set):
+    """Also of the points of a sweep, which one run of PGD makes."""
+    model, images, labels = toy_set
+    evaluation = Evaluation(model, images, labels, batch_size=20)
+    evaluation.run(['eval', 'R'], [
+        Column(), *steps_sweep([1, 2, 7], 0.), *attacker_columns(0.)])
+    for row in evaluation.results['rows'].values():
+        assert len({tuple(entry['correct']) for entry in row.values()}) == 1
+
+
+def test_what_is_named_twice_is_measured_once(toy_set):
+    """As by --modes eval eval, or --attacks FGSM FGSM."""
+    model, images, labels = toy_set
+    evaluation = Evaluation(model, images, labels, batch_size=20)
+    evaluation.run(['eval', 'eval'], [Column(), Column()])
+    assert evaluation.results['rows']['eval']['Clean']['images'] == 40
+    with pytest.raises(InputError, match='two columns are called FGSM'):
+        evaluation.run(['eval'], [Column(Attack('FGSM')),
+                                  Column(Attack('FGSM', eps=.1))])
+
+
+def test_review_keeps_warnings_and_features(toy_set, tmp_path):
+    """Also those of sweeps, and those of modes reviewed before."""
+    model, images, labels = toy_set
+    path = tmp_path / 'a.json'
+    evaluation = Evaluation(model, images, labels, 20, path=path)
+    evaluation.run(['eval', 'R'], steps_sweep([1, 7], .05))
+    row = evaluation.results['rows']['eval']
+    row['PGD7 steps']['accuracy'] = row['PGD1 steps']['accuracy'] + .1
+    for mode in ('eval', 'R'):
+        evaluation.review([mode], Attack('FGSM'))
+    kept = json.loads(path.read_text())
+    text, = kept['warnings']['eval']
+    assert 'with more steps' in text
+    assert [text.split(':')[0] for text in kept['warnings']['R']] == [
+        'batch dependence']
+    assert {mode: list(trace) for mode, trace in kept['features'].items()} \
+        == {mode: ['Clean', 'FGSM'] for mode in ('eval', 'R')}
+
+
 def test_wrong_modes_are_found_before_attacks(toy_set):
     _, images, labels = toy_set
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
@@ -100,7 +140,7 @@ def test_files_of_other_runs_are_refused(toy_set, tmp_path):
         Evaluation(model, images, labels, 20, path=path).measure(
             'eval', Column(Attack('FGSM', eps=.1)))
     path.write_text('[]')
-    with pytest.raises(InputError, match='no result of this tool'):
+    with pytest.raises(InputError, match='no result of tools.robustness'):
         Evaluation(model, images, labels, 20, path=path)
 
 
@@ -108,5 +148,6 @@ def test_other_labels_are_another_run(toy_set, tmp_path):
     model, images, labels = toy_set
     path = tmp_path / 'results.json'
     Evaluation(model, images, labels, path=path).measure('eval', Column())
-    with pytest.raises(InputError, match='another run, with data .*delete'):
+    with pytest.raises(InputError, match='another run, with data .*delete'
+                       '.* before version 0.2'):
         Evaluation(model, images, labels.flip(0), path=path)

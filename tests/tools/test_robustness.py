@@ -3,13 +3,9 @@ import json
 
 import cv2
 import pytest
-from toy_classifier import (
-    run_tool,
-)
+from toy_classifier import run_tool
 
-from mmadder.robustness import (
-    Attack,
-)
+from mmadder.robustness import Attack, write_merged
 
 
 def test_tool_end_to_end(small, monkeypatch, capsys):
@@ -96,4 +92,38 @@ def test_wrong_input_of_the_tool(small, monkeypatch, capsys, arguments,
     assert message in capsys.readouterr().err
     with pytest.raises(SystemExit):
         run_tool(monkeypatch, '--merge', 'none.json', '--out', small)
-    assert 'none.json does not exist' in capsys.readouterr().err
+    assert "result 'none.json' does not exist" in capsys.readouterr().err
+
+
+def test_detector_end_to_end(detector, digits, monkeypatch, capsys, tmp_path):
+    folder, _, _ = detector
+    arguments = (folder / 'tiny.py', folder / 'tiny.pth', '--data-root',
+                 digits, '--attacks', 'FGSM', 'PGD')
+    for name in ('a', 'b'):
+        run_tool(monkeypatch, *arguments, '--modes', 'eval', 'R', '--name',
+                 name, '--images', 2, '--transfer-from', folder / 'tiny.py',
+                 folder / 'tiny.pth', '--json', tmp_path / f'{name}.json')
+    lines = capsys.readouterr().out.splitlines()
+    assert '| network | Clean | FGSM | PGD7 | PGD7 transfer | PGD7 detached ' \
+        '| PGD7 eval-made |' in lines
+    assert [line.split(' | ')[0] for line in lines
+            if line.startswith('| b')] == ['| b', '| b-R']
+    first, second = (json.loads((tmp_path / f'{name}.json').read_text())
+                     for name in 'ab')
+    assert first['rows'] == second['rows']  # the seed decides
+    assert first['settings']['metric'] == 'mAP'
+    table, written = write_merged(
+        [tmp_path / 'a.json', tmp_path / 'b.json'], tmp_path / 'out')
+    assert [path.name for path in written] == [
+        'detection_table.md', 'detection_features.png']
+    layers = first['features']['R']['FGSM']
+    assert {'backbone.bn1', 'neck.fpn_convs.0.bn'} <= {
+        layer['layer'].removeprefix('model.') for layer in layers}
+    assert len(table.splitlines()) == 6
+    for wrong, message in (
+            (('--square', ), 'Square needs the logits of a classifier'),
+            (('--images', 4), '4 images were asked for, the test set has 3'),
+            (('--recalibrate', 2), '--recalibrate is for classifiers')):
+        with pytest.raises(SystemExit):
+            run_tool(monkeypatch, *arguments, *wrong)
+        assert message in capsys.readouterr().err
