@@ -1,10 +1,16 @@
-from .convert import SOURCES, convert_checkpoint, largest_deviation, outputs
+from .convert import (
+    SOURCES,
+    convert_checkpoint,
+    convert_variant,
+    largest_deviation,
+    outputs,
+    set_weight_norm,
+)
 from .official import from_official, is_official, official_logits
-from .variants import variant_of
-from .weight_norms import convert_variant, set_weight_norm
+from .variants import recorded_config, variant_of
 
 __all__ = [
     'SOURCES', 'convert_checkpoint', 'convert_variant', 'from_official',
     'is_official', 'largest_deviation', 'official_logits', 'outputs',
-    'set_weight_norm', 'variant_of'
+    'recorded_config', 'set_weight_norm', 'variant_of'
 ]

@@ -1,92 +1,223 @@
-"""Convert a state dict and prove that it computes the same."""
+"""Convert a checkpoint to another variant, and prove that nothing is lost.
+
+Two ways lose nothing: a plain weight W is adaptive weight normalization
+(AWN) with nu = sigma and upsilon = mu of each filter, and any normalized
+weight W' is a plain one. The proof runs both models, each with its own
+layers, on pictures that they tell apart.
+"""
 
 import copy
 
 import torch
+from torch import Tensor, nn
 
+from mmadder.checkpoints.official import (
+    from_official,
+    is_official,
+    official_logits,
+)
 from mmadder.checkpoints.state_dict import compare_state_dict
+from mmadder.checkpoints.variants import variant_of
 from mmadder.errors import InputError
+from mmadder.layers import AWN, WS, AdderConv2d
+from mmadder.text import shorten
 
-from .official import from_official, is_official, official_logits
-from .weight_norms import convert_variant, set_weight_norm
-
-TOLERANCE = 1e-5  # largest deviation of the logits, relative to the largest
+TOLERANCE = 1e-5  # largest deviation, relative to the largest value
+# Least difference between the outputs of two pictures, relative to the
+# largest output: a hundred times the tolerance.
+LEAST_VARIATION = 1e-3
+SCALES = (.5, 1, 2)  # of the noise pictures
 SOURCES = ('official', 'ann', 'ws', 'awn')
 
 
-def convert_checkpoint(state_dict, model, source=None, recorded=None):
+def convert_checkpoint(
+        state_dict: dict[str, Tensor],
+        model: nn.Module,
+        source: str | None = None,
+        original: nn.Module | None = None
+) -> tuple[dict[str, Tensor], float, float]:
     """Convert to the variant of a model, and load the result into it.
 
     Args:
-        state_dict (dict[str, Tensor]): of AdderNet's code or of ours.
-        model (nn.Module): of the target variant.
-        source (str, optional): one of ``SOURCES``; needed for 'ann' and
-            'ws', whose keys are equal, unless ``recorded`` tells.
-        recorded (dict[str, str], optional): variants of the parts, from
-            :func:`mmadder.checkpoints.variants.recorded_variants`.
+        state_dict: of AdderNet's code or of ours.
+        model: of the target variant.
+        source: one of ``SOURCES``; needed for 'ann' and 'ws', whose keys are
+            equal, unless ``original`` is given.
+        original: model of the config in the checkpoint, with any weights.
+            Without it the target is taken, with the weight norm of the
+            source and, where the target has another, its default eps.
     Returns:
-        (dict[str, Tensor], float, float): the converted state dict; the
-        largest deviation of its outputs on noise, relative to the largest
-        output, before it is rounded to the model's dtype; and after. Outputs
-        are logits of a classifier or features of a detector, in float64.
+        The converted state dict; the largest deviation of its outputs on
+        noise, and of its filters behind the weight norm, relative to the
+        largest value, before it is rounded to the model's dtype; and after.
+        Outputs are logits of a classifier or features of a detector, in
+        float64.
     Raises:
-        InputError: the source is unknown, not what is recorded, does not fit
-            the model, or the outputs deviate by more than 1e-5, after
-            rounding by more than those of the source in its own dtype.
+        InputError: the source is unknown, not the original's, does not fit
+            the model; or nothing is proven, because the outputs deviate by
+            more than 1e-5, after rounding by more than those of the source
+            in its own dtype, or because they hardly depend on the picture.
     """
-    source = _find_source(state_dict, source, set((recorded or {}).values()))
-    images = torch.randn(2, 3, 64, 64, dtype=torch.float64,
-                         generator=torch.Generator().manual_seed(0))
+    source = _find_source(state_dict, source, original)
+    if original is None:
+        original = set_weight_norm(
+            copy.deepcopy(model), 'ann' if source == 'official' else source)
     exact = {key: value.double() if value.is_floating_point() else value
              for key, value in state_dict.items()}
-    ours, variant = (from_official(exact), 'ann') \
-        if source == 'official' else (exact, source)
-    converted = convert_variant(ours, variant, model)
-    original = _load(
-        set_weight_norm(copy.deepcopy(model), variant).double(), ours)
-    expected = official_logits(exact, images) \
-        if source == 'official' else outputs(original, images)
-    deviation = largest_deviation(expected, outputs(
+    ours = from_official(exact) if source == 'official' else exact
+    _require_weight_norms(ours, original)
+    original = _load(copy.deepcopy(original).double(), ours)
+    converted = convert_variant(original, model)
+    images = _noise()
+    expected = _parts(official_logits(exact, images)) \
+        if source == 'official' else _parts(outputs(original, images))
+    _require_variation(expected)
+    expected += _filters(original)
+    deviation = largest_deviation(expected, _evidence(
         _load(copy.deepcopy(model).double(), converted), images))
-    like = {**state_dict, **model.state_dict()}
-    converted = {key: value.to(like[key].dtype)
-                 for key, value in converted.items()}
+    converted = {key: converted[key].to(value.dtype)
+                 for key, value in model.state_dict().items()}
     rounding = largest_deviation(
-        expected, outputs(_load(model, converted), images))
+        expected, _evidence(_load(model, converted), images))
     _require_equal(deviation, TOLERANCE, source)
     if not rounding <= TOLERANCE:
-        single = outputs(original, images, torch.float32)
+        single = _evidence(original, images, torch.float32)
         _require_equal(rounding, largest_deviation(expected, single), source)
     return converted, deviation, rounding
 
 
-def _require_equal(deviation, tolerance, source):
-    if not deviation <= tolerance:
+def convert_variant(original: nn.Module,
+                    model: nn.Module) -> dict[str, Tensor]:
+    """Return the state dict with which a model computes what another does.
+
+    Args:
+        original: with the weights; its adders may have any weight norm.
+        model: of the target variant, such as an ImageClassifier or a
+            detector; only its layers count, not its weights.
+    Returns:
+        For ``model``. Each weight is exact up to its rounding to the
+        original's dtype; weights that need no change are kept raw.
+    Raises:
+        InputError: other layers are adders, or the target cannot express the
+            source (weight standardization, of another layer).
+    """
+    sources, targets = find_adders(original), find_adders(model)
+    differing = sources.keys() ^ targets.keys()
+    if differing:
         raise InputError(
-            f'the outputs of the converted checkpoint deviate by '
-            f'{deviation:.2g} from those of the {source} source, more than '
-            f'{tolerance:.2g}: is it of another variant or architecture?')
+            f'{shorten(sorted(differing))}: adders in one of checkpoint and '
+            'config, convolutions in the other, so no conversion computes '
+            'the same')
+    converted = original.state_dict()
+    for name, target in targets.items():
+        source = sources[name]
+        if _norm_of(source) == _norm_of(target):
+            continue
+        for key in [key for key in converted if key.startswith(f'{name}.awn')]:
+            del converted[key]
+        converted.update({f'{name}.{key}': value for key, value
+                          in _convert_layer(name, source, target).items()})
+    return converted
 
 
-def _find_source(state_dict, source, recorded):
-    if recorded == {'cnn'}:
-        raise InputError('the checkpoint was trained with convolutions: no '
-                         'conversion to adders computes the same')
-    recorded = recorded - {'cnn'}  # a head, or the neck of an ablation
-    if source and recorded and recorded != {source}:
-        raise InputError(f'--source {source}, but the config in the '
-                         f'checkpoint says {" and ".join(sorted(recorded))}')
+def _convert_layer(name, source, target):
+    """Return the tensors of a layer that change with its weight norm."""
+    dtype = source.weight.dtype
+    source = copy.deepcopy(source).double().requires_grad_(False)
+    if target.ws is not None:
+        norm, eps = _norm_of(source)
+        raise InputError(
+            f'weight standardization has no scale and shift, so {name} '
+            f'cannot hold the weights of an {norm} layer'
+            f'{f" with eps {eps:g}" if norm == "ws" else ""}; convert to ann '
+            'or awn')
+    if target.awn is None:
+        return dict(weight=source.normalized_weight.to(dtype))
+    variance, mean = torch.var_mean(source.weight.flatten(1), 1, correction=0)
+    # Each filter is scale * (W - mean) + shift.
+    scale, shift = torch.ones_like(mean), mean
+    if source.ws is not None:
+        scale = (variance + source.ws.eps).rsqrt()
+        shift = torch.zeros_like(mean)
+    if source.awn is not None:
+        scale = source.awn.nu * (variance + source.awn.eps).rsqrt()
+        shift = source.awn.upsilon
+    nu = scale * (variance + target.awn.eps).sqrt()
+    return {'awn.nu': nu.to(dtype), 'awn.upsilon': shift.to(dtype)}
+
+
+def find_adders(model: nn.Module) -> dict[str, AdderConv2d]:
+    """Return {name: layer} of the AdderConv2d in a model.
+
+    Raises:
+        InputError: there is none.
+    """
+    adders = {name: layer for name, layer in model.named_modules()
+              if isinstance(layer, AdderConv2d)}
+    if not adders:
+        raise InputError(f'{type(model).__name__} has no adder layers, so '
+                         'there are no variants of it to convert between')
+    return adders
+
+
+def set_weight_norm(model: nn.Module, variant: str) -> nn.Module:
+    """Give every adder of a model a weight norm, in place.
+
+    Args:
+        model: its adders of another variant get a norm with the default eps,
+            and scale 1 and shift 0 for 'awn'.
+        variant: 'ann', 'ws' or 'awn'.
+    Returns:
+        The same model.
+    """
+    for layer in find_adders(model).values():
+        if variant_of(layer) != variant:
+            channels = layer.out_channels
+            layer.awn = AWN(channels) if variant == 'awn' else None
+            layer.ws = WS(channels) if variant == 'ws' else None
+    return model
+
+
+def _norm_of(layer):
+    """Return variant and eps, which decide what the weights mean."""
+    return variant_of(layer), getattr(layer.awn or layer.ws, 'eps', None)
+
+
+def _find_source(state_dict, source, original):
+    if original is not None:
+        if not any(isinstance(layer, AdderConv2d)
+                   for layer in original.modules()):
+            raise InputError('the checkpoint was trained with convolutions: '
+                             'no conversion to adders computes the same')
+        recorded = sorted({variant_of(layer)
+                           for layer in find_adders(original).values()})
+        if source and recorded != [source]:
+            raise InputError(f'--source {source}, but the config in the '
+                             f'checkpoint says {" and ".join(recorded)}')
+        return ' and '.join(recorded)
     if source:
         return source
     if is_official(state_dict):
         return 'official'
     if any('.awn.' in key for key in state_dict):
         return 'awn'
-    if len(recorded) == 1:
-        return recorded.pop()
     raise InputError(
         'the keys of plain adders (ann) and of weight standardization (ws) '
         'are equal: say with --source which of them the checkpoint is')
+
+
+def _require_weight_norms(state_dict, original):
+    for name, layer in find_adders(original).items():
+        if f'{name}.weight' not in state_dict:
+            raise InputError(f'the checkpoint has no {name}.weight: it is not '
+                             'of this architecture')
+        has_awn = f'{name}.awn.nu' in state_dict
+        if has_awn != (layer.awn is not None):
+            raise InputError(
+                f'{name} of the checkpoint has {"" if has_awn else "no "}'
+                f'adaptive weight normalization, so it is '
+                f'{"awn" if has_awn else "ann or ws"}, not '
+                f'{variant_of(layer)}')
 
 
 def _load(model, state_dict):
@@ -98,16 +229,23 @@ def _load(model, state_dict):
     return model
 
 
+def _noise():
+    scales = torch.tensor(SCALES, dtype=torch.float64).view(-1, 1, 1, 1)
+    return scales * torch.randn(
+        len(SCALES), 3, 64, 64, dtype=torch.float64,
+        generator=torch.Generator().manual_seed(0))
+
+
 @torch.no_grad()
-def outputs(model, images, dtype=torch.float64):
+def outputs(model: nn.Module,
+            images: Tensor,
+            dtype: torch.dtype = torch.float64) -> Tensor | tuple[Tensor, ...]:
     """Logits of a classifier or features of a detector.
 
     Args:
-        model (nn.Module): of MMPretrain or MMDetection; a copy is used.
-        images (Tensor): (N, 3, H, W), normalized.
-        dtype (torch.dtype): to compute in.
-    Returns:
-        Tensor | tuple of Tensor
+        model: of MMPretrain or MMDetection; a copy is used.
+        images: (N, 3, H, W), normalized.
+        dtype: to compute in.
     """
     model = copy.deepcopy(model).to(dtype).eval()
     if hasattr(model, 'head'):
@@ -115,17 +253,55 @@ def outputs(model, images, dtype=torch.float64):
     return model.extract_feat(images.to(dtype))
 
 
-def largest_deviation(expected, actual):
+@torch.no_grad()
+def _filters(model, dtype=torch.float64):
+    """What inputs are compared with, also in layers that no output needs."""
+    model = copy.deepcopy(model).to(dtype)
+    return [layer.normalized_weight for layer in find_adders(model).values()]
+
+
+def _parts(value):
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _evidence(model, images, dtype=torch.float64):
+    return _parts(outputs(model, images, dtype)) + _filters(model, dtype)
+
+
+def largest_deviation(expected: Tensor | list | tuple,
+                      actual: Tensor | list | tuple) -> float:
     """Largest difference, relative to the largest expected value.
 
     Args:
-        expected, actual (Tensor | list | tuple): of equal shapes; of lists,
-            the largest deviation of their parts.
+        expected, actual: of equal shapes; of lists, the largest deviation of
+            their parts.
     Returns:
-        float: NaN if a value is.
+        NaN if a value is.
     """
     if isinstance(expected, (list, tuple)):
         parts = map(largest_deviation, expected, actual)
         return torch.tensor(list(parts)).max().item()
     difference = (expected - actual).abs().max()
+    if difference == 0:
+        return 0.
     return (difference / expected.abs().max()).item()
+
+
+def _require_equal(deviation, tolerance, source):
+    if not deviation <= tolerance:
+        raise InputError(
+            f'the outputs of the converted checkpoint deviate by '
+            f'{deviation:.2g} from those of the {source} source, more than '
+            f'{tolerance:.2g}: is it of another variant or architecture?')
+
+
+def _require_variation(parts):
+    for part in parts:
+        variation = largest_deviation(part, part[:1].expand_as(part))
+        if not variation >= LEAST_VARIATION:
+            raise InputError(
+                'the outputs of the checkpoint hardly depend on the picture '
+                f'(they vary by {variation:.2g} of the largest, at least '
+                f'{LEAST_VARIATION:g} is needed), so equal outputs would '
+                'prove nothing: train it first, so that its weights are not '
+                'zero and its batch norms know the statistics of features')

@@ -115,6 +115,9 @@ def test_fine_tuning_for_other_classes_is_a_warning(tmp_path, trained):
 @pytest.mark.parametrize('meta, classes', [
     (None, ()), (dict(), ()), (dict(dataset_meta=None), ()),
     (dict(dataset_meta=[dict(classes=('a', ))]), ()),
+    (dict(dataset_meta=['a']), ()),
+    (dict(dataset_meta=[], CLASSES=['a', 'b']), ('a', 'b')),
+    (dict(dataset_meta=dict(CLASSES=['a', 'b'])), ('a', 'b')),
     (dict(dataset_meta=dict(classes=['a', 'b'])), ('a', 'b')),
     (dict(CLASSES=('a', 'b')), ('a', 'b'))])
 def test_trained_classes(meta, classes):
@@ -130,7 +133,7 @@ def test_datasets_without_class_names_pass():
 def test_long_differences_are_cut():
     text = differing_classes(
         tuple('abcdef'), Data(metainfo=dict(classes=tuple('abzyxw'))))
-    assert text.endswith("'e' in the checkpoint is 'x' in the dataset, "
+    assert text.endswith("'e' in the checkpoint is 'x' in the dataset "
                          'and 1 more')
 
 

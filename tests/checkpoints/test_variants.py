@@ -9,6 +9,7 @@ from mmengine.runner import Runner
 from mmadder.checkpoints.state_dict import load_pretrained
 from mmadder.checkpoints.variants import (
     NAMES,
+    recorded_config,
     recorded_variants,
     require_variant,
 )
@@ -94,6 +95,49 @@ def test_config_is_not_executed(tmp_path):
     text = f'model = dict(backbone=dict(type=open({str(path)!r}, "w")))'
     recorded_variants(dict(meta=dict(cfg=text)))
     assert not path.exists()
+
+
+def test_recorded_config_builds_the_source():
+    own = make_config('awn')
+    own.model.backbone.update(
+        conv_cfg=dict(type='AdderConv2d', weight_norm=dict(
+            type='AWN', eps=.5)), frozen_stages=-1, init_cfg=dict(
+                type='Pretrained', checkpoint='none.pth'))
+    own.model.head.loss = dict(type='LabelSmoothLoss', label_smooth_val=.1)
+    config = make_config('ann', work_dir='here')
+    recorded = recorded_config(dict(meta=dict(cfg=own.pretty_text)), config)
+    assert recorded.work_dir == 'here'
+    model = build(recorded)
+    assert model.backbone.layer1[0].conv1.awn.eps == .5
+    assert model.backbone.frozen_stages == -1
+    assert config.model.backbone.conv_cfg == CONV_CFGS['ann']
+    assert recorded_config(dict(meta={}), config) is None
+
+
+@pytest.mark.parametrize('type_', [
+    'subprocess.Popen', 'ResNet', 'torch.nn.Linear', None, 3])
+@pytest.mark.parametrize('place', ['backbone', 'extra', 'list'])
+def test_recorded_config_chooses_no_types(type_, place):
+    own, config = make_config('ann'), make_config('awn')
+    own.model.pop('data_preprocessor', None)
+    part = dict(type=type_, args=['touch', 'ran'])
+    own.model.update(
+        {'list': dict(extra=[part])} if place == 'list' else {place: part})
+    with pytest.raises(InputError, match='which the config does not have'):
+        recorded_config(dict(meta=dict(cfg=own.pretty_text)), config)
+
+
+def test_recorded_types_are_the_own_ones():
+    """By name: a module of the file's choice is never imported."""
+    own, config = make_config('ann'), make_config('awn')
+    own.model.type = 'evil.Detector'
+    own.model._scope_ = 'evil'
+    own.model.backbone.type = 'evil.AdderResNet'
+    config.model.backbone.type = AdderResNet
+    recorded = recorded_config(dict(meta=dict(cfg=own.pretty_text)), config)
+    assert recorded.model.type == 'ImageClassifier'
+    assert recorded.model.backbone.type is AdderResNet
+    assert '_scope_' not in recorded.model
 
 
 @pytest.mark.parametrize('prefix', [None, 'backbone', 'backbone.'])
