@@ -183,9 +183,7 @@ def read_checkpoint(checkpoint, map_location='cpu'):
         return CheckpointLoader.load_checkpoint(
             checkpoint, map_location=map_location)
     except FileNotFoundError as error:
-        raise InputError(f'pretrained checkpoint {checkpoint} does not '
-                         'exist; train it first, or set init_cfg=None to '
-                         'start from random weights') from error
+        raise InputError(f'checkpoint {checkpoint} does not exist') from error
     except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
         raise InputError(f'{checkpoint} cannot be read as a PyTorch '
                          f'checkpoint: {error}') from error

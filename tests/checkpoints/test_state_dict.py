@@ -10,9 +10,11 @@ from mmadder.checkpoints.state_dict import (
     compare_state_dict,
     get_state_dict,
     load_pretrained,
+    read_checkpoint,
     split_pretrained,
 )
 from mmadder.errors import InputError
+from mmadder.models import AdderResNet
 
 
 class Toy(BaseModel):
@@ -186,3 +188,14 @@ def test_missing_file(tmp_path):
     runner = make_runner(tmp_path, load_from='no/such/epoch_1.pth')
     with pytest.raises(InputError, match='no/such/epoch_1.pth does not exis'):
         runner.test()
+
+
+def test_advice_of_a_missing_file_is_for_whoever_reads_it(tmp_path):
+    """A backbone may start from random weights; a conversion may not."""
+    path = str(tmp_path / 'none.pth')
+    with pytest.raises(InputError, match='none.pth does not exist$'):
+        read_checkpoint(path)
+    with pytest.raises(InputError, match=r"pretrained checkpoint '\S+none.pth'"
+                       ' does not exist, .*; train it first, or set init_cfg'):
+        AdderResNet(18, init_cfg=dict(
+            type='Pretrained', checkpoint=path)).init_weights()

@@ -7,6 +7,7 @@ from mmpretrain.models.backbones.resnet import BasicBlock
 
 from mmadder.checkpoints.state_dict import load_pretrained, split_pretrained
 from mmadder.errors import InputError
+from mmadder.files import require_file
 
 # Classifier of torchvision's ResNets, which have no backbone prefix.
 CLASSIFIER = ('fc.', )
@@ -98,6 +99,9 @@ class AdderResNet(ResNet):
         super().init_weights()
         self.init_cfg = init_cfg
         if first_time and pretrained is not None:
+            require_file(
+                pretrained['checkpoint'], 'pretrained checkpoint', 'train it '
+                'first, or set init_cfg=None to start from random weights')
             load_pretrained(self, ignore=CLASSIFIER, **pretrained)
             self._log_pretrained(pretrained['checkpoint'])
 
