@@ -1,12 +1,17 @@
 """What the import says when the stack below is incomplete."""
+import os
 import pathlib
 import subprocess
 import sys
+import warnings
 
 import mmcv
 import mmengine.registry
+import pytest
+from mmengine.logging import print_log
 
 import mmadder
+from mmadder.dependencies import PRINTED, WARNED, quiet_imports
 
 ROOT = pathlib.Path(mmadder.__file__).parents[1]
 SITE_PACKAGES = pathlib.Path(mmcv.__file__).parents[1]
@@ -68,3 +73,37 @@ def test_mmcv_without_operators_is_refused(tmp_path):
     assert message.startswith(
         'ImportError: mmcv must be the full one with compiled operators')
     assert '`pip install --no-build-isolation onedl-mmcv`' in message
+
+
+@pytest.mark.parametrize('command, begins', [
+    (('-c', 'import mmadder'), ''),
+    ((ROOT / 'tools' / 'train.py', '--help'), 'usage: train.py'),
+    ((ROOT / 'tools' / 'test.py', '--help'), 'usage: test.py'),
+    ((ROOT / 'tools' / 'make_digits.py', '--help'), 'usage: make_digits.py'),
+    ((ROOT / 'tools' / 'convert_checkpoint.py', '--help'), 'usage: convert')])
+def test_dependencies_are_quiet(command, begins):
+    """About what a user can do nothing about, and needs nothing of."""
+    environment = dict(os.environ, PYTHONPATH=str(ROOT))
+    environment.pop('PYTHONWARNINGS', None)
+    result = subprocess.run(
+        [sys.executable, *map(str, command)], capture_output=True, text=True,
+        env=environment)
+    assert result.returncode == 0
+    assert result.stderr == ''
+    assert result.stdout.startswith(begins)
+    assert bool(result.stdout) == bool(begins)
+
+
+def test_other_notes_are_heard(capsys):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        with quiet_imports():
+            print_log(f'{PRINTED}. Skipping.')
+            print_log('Could not import another')
+            warnings.warn(f'{WARNED}, metrics', stacklevel=1)
+            warnings.warn('pycocotools is not installed', stacklevel=1)
+    assert [str(warning.message) for warning in caught] == [
+        'pycocotools is not installed']
+    assert capsys.readouterr().out == 'Could not import another\n'
+    print_log(PRINTED)
+    assert capsys.readouterr().out == f'{PRINTED}\n'
