@@ -27,7 +27,7 @@ def load_config(path: str,
         cfg_options: settings to change, by their dotted keys.
         data_root: directory in place of the config's.
     Raises:
-        InputError: the config or its data do not exist.
+        InputError: the config or its data do not exist, or it has no model.
     """
     require_file(path, 'config')
     cfg = Config.fromfile(path)
@@ -36,6 +36,9 @@ def load_config(path: str,
         raise InputError('--cfg-options data_root=... reaches no dataset; '
                          'use --data-root DIR')
     cfg.merge_from_dict(cfg_options)
+    if 'model' not in cfg:
+        raise InputError(f'config {path!r} has no model: give a whole config, '
+                         'not a part that others have as _base_')
     if data_root is not None:
         replace_data_root(cfg, data_root)
     require_data_roots(cfg, dataloaders)
