@@ -4,22 +4,23 @@ Importing the package fills MMEngine's registries: layers, models, datasets,
 transforms and hooks can be named in any MMDetection or MMPretrain config
 with ``custom_imports = dict(imports=['mmadder'])``.
 '''
-from .dependencies import MISSING
+from .dependencies import MISSING, quiet_imports
 from .version import __version__
 
 if MISSING:
     raise ImportError(MISSING)
 
-from . import (
-    analysis,
-    datasets,
-    engine,
-    evaluation,
-    layers,
-    models,
-    ops,
-    robustness,
-)
+with quiet_imports():
+    from . import (
+        analysis,
+        datasets,
+        engine,
+        evaluation,
+        layers,
+        models,
+        ops,
+        robustness,
+    )
 
 __all__ = [
     '__version__', 'analysis', 'datasets', 'engine', 'evaluation', 'layers',

@@ -1,9 +1,12 @@
-"""Say which of the packages below mmadder is missing.
+"""Say which of the packages below mmadder is missing, and import quietly.
 
 They are not requirements of the distribution, because each has several:
 OpenMMLab's own, and the onedl builds that mmadder is tested with.
 """
+import contextlib
 import importlib.util
+import warnings
+from collections.abc import Iterator
 
 DISTRIBUTIONS = dict(
     torch='torch',
@@ -13,6 +16,10 @@ DISTRIBUTIONS = dict(
     mmdet='onedl-mmdetection',
     mmpretrain='onedl-mmpretrain')
 OPERATORS = 'mmcv._ext'
+# What MMDetection and MMPretrain say, while they are imported, about optional
+# packages that mmadder does not use.
+PRINTED = 'Could not import OneDL'
+WARNED = 'faster_coco_eval is not installed'
 
 
 def _describe_missing():
@@ -34,6 +41,24 @@ def _describe_missing():
 
 def _is_there(name):
     return importlib.util.find_spec(name) is not None
+
+
+@contextlib.contextmanager
+def quiet_imports() -> Iterator[None]:
+    """Drop the two notes above from the imports in the block, no others."""
+    from mmengine.logging import logger
+
+    def print_others(message, *args, **kwargs):
+        if not str(message).startswith(PRINTED):
+            print(message, *args, **kwargs)
+
+    # Stays: restoring all filters would undo those that packages set.
+    warnings.filterwarnings('ignore', WARNED, UserWarning)
+    logger.print = print_others  # print_log calls it where no logger is given
+    try:
+        yield
+    finally:
+        del logger.print
 
 
 MISSING = _describe_missing()

@@ -13,16 +13,17 @@ import torch
 from mmadder.errors import InputError
 
 
-def require_file(path: str | Path, owner: str) -> None:
+def require_file(path: str | Path, owner: str, advice: str = '') -> None:
     """Raise InputError unless ``path`` is a file, or a URL.
 
     Args:
         path: as the user wrote it.
         owner: what it is, for the message, such as 'checkpoint'.
+        advice: what to do without it, ends the message.
     """
     if '://' not in str(path) and not os.path.isfile(path):
         raise InputError(f'{owner} {str(path)!r} does not exist, seen from '
-                         f'{os.getcwd()}')
+                         f'{os.getcwd()}{advice and "; "}{advice}')
 
 
 @contextlib.contextmanager

@@ -1,5 +1,9 @@
+"""Files are written whole, or the old one stays."""
 import json
-import math
+import os
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -14,61 +18,65 @@ from mmadder.files import (
     write_text,
 )
 
+KILLED = '''
+import os, signal, sys, torch
+from mmadder.files import save_checkpoint
 
-def test_missing_file_is_named(tmp_path):
-    require_file('https://example.org/a.pth', 'checkpoint')
-    path = tmp_path / 'a.pth'
-    with pytest.raises(InputError, match="checkpoint '.*a.pth' does not exis"):
-        require_file(path, 'checkpoint')
-    path.touch()
-    require_file(path, 'checkpoint')
-    with pytest.raises(InputError, match='does not exist'):
-        require_file(tmp_path, 'config')
+class Killing:
+    def __reduce__(self):
+        os.kill(os.getpid(), signal.SIGKILL)
 
-
-def test_folders_are_made_and_nothing_is_left_beside(tmp_path):
-    path = tmp_path / 'a' / 'b' / 'c.txt'
-    write_text(path, 'grün')
-    assert path.read_text(encoding='utf-8') == 'grün'
-    assert list(path.parent.iterdir()) == [path]
+save_checkpoint([torch.ones(10000), Killing()], sys.argv[1])
+'''
 
 
-def test_an_error_keeps_the_old_file(tmp_path):
-    path = tmp_path / 'a.png'
-    path.write_text('old')
-    with pytest.raises(KeyboardInterrupt), whole_file(path) as partial:
-        assert partial.suffix == '.png'  # which savefig goes by
-        partial.write_text('half')
-        raise KeyboardInterrupt
-    assert path.read_text() == 'old'
+def test_missing_file():
+    with pytest.raises(InputError, match="config 'none.py' does not exist, "
+                       f'seen from {os.getcwd()}$'):
+        require_file('none.py', 'config')
+    with pytest.raises(InputError, match=f'{os.getcwd()}; write it$'):
+        require_file('none.py', 'config', 'write it')
+    require_file(__file__, 'config')
+    require_file('https://example.org/x.pth', 'checkpoint')
+
+
+def test_checkpoint_that_raises_half_way(tmp_path):
+    path = tmp_path / 'out.pth'
+    save_checkpoint(dict(a=torch.ones(2)), path)
+    with pytest.raises((AttributeError, TypeError, RuntimeError)):
+        save_checkpoint(dict(a=torch.ones(10000), b=lambda: 0), path)
+    assert torch.load(path)['a'].tolist() == [1, 1]
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_directory_in_the_way(tmp_path):
-    with pytest.raises(InputError, match='is a directory'):
-        write_text(tmp_path, '')
+def test_checkpoint_of_a_killed_process(tmp_path):
+    path = tmp_path / 'out.pth'
+    save_checkpoint(dict(a=torch.ones(2)), path)
+    process = subprocess.run([sys.executable, '-c', KILLED, path])
+    assert process.returncode == -signal.SIGKILL
+    assert torch.load(path)['a'].tolist() == [1, 1]
 
 
-def test_checkpoint_that_fails_half_way(tmp_path):
-    class Unwritable:
-        def __reduce__(self):
-            raise RuntimeError('the disk is full')
-
-    path = tmp_path / 'a.pth'
-    save_checkpoint(dict(x=torch.ones(2)), path)
-    with pytest.raises(RuntimeError, match='disk is full'):
-        save_checkpoint(dict(x=torch.ones(2), y=Unwritable()), path)
-    assert torch.load(path)['x'].tolist() == [1, 1]
-    assert list(tmp_path.iterdir()) == [path]
+def test_folders_are_made_and_directories_refused(tmp_path):
+    write_text(tmp_path / 'a' / 'b' / 'ä.txt', 'Ä')
+    assert (tmp_path / 'a' / 'b' / 'ä.txt').read_bytes() == 'Ä'.encode()
+    with pytest.raises(InputError, match='is a directory, expected a file'):
+        write_text(tmp_path / 'a', '')
 
 
-def test_json_has_no_nan(tmp_path):
-    path = tmp_path / 'a.json'
-    write_json(path, {1: math.nan, 'b': (math.inf, np.float32(.5)),
-                      'c': np.arange(2), 'd': [np.int64(3), None, 'x']})
+def test_name_of_the_unfinished_file_has_the_suffix(tmp_path):
+    """Writers such as Matplotlib's choose the format by it."""
+    with whole_file(tmp_path / 'a.png') as partial:
+        assert partial.suffix == '.png'
+        partial.touch()
+        assert not (tmp_path / 'a.png').exists()
+    assert (tmp_path / 'a.png').exists() and not partial.exists()
 
-    def refuse(constant):
-        raise AssertionError(constant)
 
-    assert json.loads(path.read_text(), parse_constant=refuse) == {
-        '1': None, 'b': [None, .5], 'c': [0, 1], 'd': [3, None, 'x']}
+def test_numbers_that_are_none_become_null(tmp_path):
+    write_json(tmp_path / 'a.json', {
+        'a': [float('nan'), np.float32('inf'), 1.5], 2: np.arange(2),
+        'b': np.bool_(True), 'c': (None, 'x')})
+    text = (tmp_path / 'a.json').read_text()
+    assert json.loads(text, parse_constant=pytest.fail) == {
+        'a': [None, None, 1.5], '2': [0, 1], 'b': True, 'c': [None, 'x']}

@@ -1,8 +1,13 @@
 from mmadder.text import shorten
 
 
-def test_shorten():
-    assert shorten([]) == ''
-    assert shorten('ab') == 'a, b'
-    assert shorten(range(4), 2) == '0, 1 and 2 more'
-    assert shorten({'a': 1, 'b': 2}, 1, '\n  ') == 'a\n  and 1 more'
+def test_short_lists_are_whole():
+    assert shorten('') == ''
+    assert shorten('ab', 2) == 'a, b'
+    assert shorten(range(3)) == '0, 1, 2'
+
+
+def test_long_lists_say_how_many_are_left_out():
+    assert shorten('abcd', 2) == 'a, b and 2 more'
+    assert shorten('abcd', 3, separator='; ') == 'a; b; c; and 1 more'
+    assert shorten(i for i in range(11)).endswith('9 and 1 more')

@@ -12,12 +12,7 @@ import argparse
 import os.path as osp
 
 from mmadder import cli
-from mmadder.checkpoints import (
-    SOURCES,
-    convert_checkpoint,
-    recorded_eps,
-    recorded_variants,
-)
+from mmadder.checkpoints import SOURCES, convert_checkpoint, recorded_config
 from mmadder.checkpoints.state_dict import get_state_dict, read_checkpoint
 from mmadder.files import require_file, save_checkpoint
 from mmadder.models import build_model
@@ -45,9 +40,10 @@ def main():
     config = cli.load_config(args.config, cfg_options=args.cfg_options)
     checkpoint = read_checkpoint(args.checkpoint)
     state_dict = get_state_dict(checkpoint, args.checkpoint)
+    recorded = recorded_config(checkpoint, config)
     converted, deviation, rounding = convert_checkpoint(
         state_dict, build_model(config), args.source,
-        recorded_variants(checkpoint), recorded_eps(checkpoint))
+        recorded and build_model(recorded))
     meta = dict(
         converted_from=osp.basename(args.checkpoint),
         cfg=config.pretty_text)  # tells ann, ws and cnn apart

@@ -5,9 +5,8 @@
 Importing mmadder registers its names for configs that do not import it.
 """
 
-from mmdet.evaluation import DumpDetResults
 from mmengine.config import ConfigDict
-from mmengine.evaluator import DumpResults
+from mmengine.registry import METRICS
 
 from mmadder import cli
 from mmadder.errors import InputError
@@ -55,8 +54,9 @@ def main():
         runner.model = fuse_adder_bn(runner.model.eval())
     if args.out:
         is_detection = cfg.get('default_scope') == 'mmdet'
-        dump = DumpDetResults if is_detection else DumpResults
-        runner.test_evaluator.metrics.append(dump(out_file_path=args.out))
+        runner.test_evaluator.metrics.append(METRICS.build(dict(
+            type='mmdet.DumpDetResults' if is_detection else 'DumpResults',
+            out_file_path=args.out)))
     runner.test()
 
 

@@ -7,8 +7,8 @@ default_hooks = dict(
     # WORK_DIR/TIMESTAMP/report/index.html; not among custom_hooks, which a
     # config replaces as a whole.
     report=dict(type='DetectionReportHook'))
-# The base marks it with its scope, which MMDetection's own scripts that build it
-# by hand do not understand.
+# The base marks it with its scope, which MMDetection's own scripts that build
+# it by hand do not understand.
 visualizer = dict(
     _delete_=True,
     type='DetLocalVisualizer',

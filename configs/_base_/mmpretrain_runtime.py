@@ -4,8 +4,8 @@ default_hooks = dict(
     # The last two: a run killed while it writes one resumes from the other.
     checkpoint=dict(
         max_keep_ckpts=2, save_best='accuracy/top1', rule='greater'))
-# The base marks it with its scope, which MMPretrain's own scripts that build it
-# by hand do not understand.
+# The base marks it with its scope, which MMPretrain's own scripts that build
+# it by hand do not understand.
 visualizer = dict(
     _delete_=True,
     type='UniversalVisualizer',

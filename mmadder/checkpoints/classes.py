@@ -6,6 +6,8 @@ classes, or for the same in another order, does, and every figure is wrong.
 
 from typing import Any
 
+from torch import Tensor, nn
+
 from mmadder.text import shorten
 
 MAX_NAMES = 3  # pairs listed
@@ -27,14 +29,14 @@ def trained_classes(checkpoint: Any) -> tuple[str, ...]:
                  or ())
 
 
-def differing_classes(trained, dataset):
+def differing_classes(trained: tuple[str, ...], dataset: Any) -> str:
     """Say how the classes of a dataset differ from a checkpoint's.
 
     Args:
-        trained (tuple[str]): the checkpoint's.
-        dataset (Dataset): MMEngine's, with ``metainfo``.
+        trained: the checkpoint's.
+        dataset: MMEngine's, with ``metainfo``.
     Returns:
-        str: empty if they are the same, or one of the two has none.
+        Empty if they are the same, or one of the two has none.
     """
     metainfo = getattr(dataset, 'metainfo', None)
     own = metainfo.get('classes') if isinstance(metainfo, dict) else None
@@ -47,17 +49,18 @@ def differing_classes(trained, dataset):
     return shorten(pairs, MAX_NAMES)
 
 
-def class_counts(model, key, found, own):
+def class_counts(model: nn.Module, key: str, found: Tensor,
+                 own: Tensor) -> tuple[int, int] | None:
     """Tell for how many classes a layer of another shape was trained.
 
     Args:
-        model (nn.Module)
-        key (str): parameter of a classification layer, which has as many
+        model: with the layer.
+        key: parameter of a classification layer, which has as many
             rows as its head has classes (``num_classes``), or one more for
             the background.
-        found, own (Tensor): the parameter in the file, and the model's.
+        found, own: the parameter in the file, and the model's.
     Returns:
-        tuple[int] | None: classes in the file and in the model; None if the
+        Classes in the file and in the model; None if the
         key is another parameter.
     """
     classes = _num_classes(model, key)

@@ -1,154 +1,153 @@
-"""Convert a state dict between weight norms, and prove that it agrees.
+"""Convert a checkpoint to another variant, and prove that nothing is lost.
 
 Two ways lose nothing: a plain weight W is adaptive weight normalization
 (AWN) with nu = sigma and upsilon = mu of each filter, and any normalized
-weight W' is a plain one.
+weight W' is a plain one. The proof runs both models, each with its own
+layers, on pictures that they tell apart.
 """
 
 import copy
-from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from mmadder.checkpoints.official import (
+    from_official,
+    is_official,
+    official_logits,
+)
+from mmadder.checkpoints.state_dict import compare_state_dict
+from mmadder.checkpoints.variants import variant_of
 from mmadder.errors import InputError
 from mmadder.layers import AWN, WS, AdderConv2d
+from mmadder.text import shorten
 
-from .official import from_official, is_official, official_logits
-from .state_dict import compare_state_dict
-from .variants import EPS, part_of, variant_of
-
-TOLERANCE = 1e-5  # largest deviation, relative to how far outputs vary
+TOLERANCE = 1e-5  # largest deviation, relative to the largest value
+# Least difference between the outputs of two pictures, relative to the
+# largest output: a hundred times the tolerance.
+LEAST_VARIATION = 1e-3
+SCALES = (.5, 1, 2)  # of the noise pictures
 SOURCES = ('official', 'ann', 'ws', 'awn')
-# Outputs that vary by less than this share of their size prove nothing.
-LEAST_SPREAD = 1e-6
-
-State = Mapping[str, torch.Tensor]
 
 
 def convert_checkpoint(
-        state_dict: State,
+        state_dict: dict[str, Tensor],
         model: nn.Module,
         source: str | None = None,
-        recorded: Mapping[str, str] | None = None,
-        eps: Mapping[str, float] | None = None,
-) -> tuple[dict[str, torch.Tensor], float, float]:
+        original: nn.Module | None = None
+) -> tuple[dict[str, Tensor], float, float]:
     """Convert to the variant of a model, and load the result into it.
-
-    The proof runs two models that are built, the source's with its own weight
-    norms and the target, on pictures of noise at several contrasts.
 
     Args:
         state_dict: of AdderNet's code or of ours.
         model: of the target variant.
         source: one of ``SOURCES``; needed for 'ann' and 'ws', whose keys are
-            equal, unless ``recorded`` tells.
-        recorded: variants of the parts, from
-            :func:`mmadder.checkpoints.variants.recorded_variants`.
-        eps: of the source's weight norms by part, from
-            :func:`mmadder.checkpoints.variants.recorded_eps`; 1e-5 elsewhere.
+            equal, unless ``original`` is given.
+        original: model of the config in the checkpoint, with any weights.
+            Without it the target is taken, with the weight norm of the
+            source and, where the target has another, its default eps.
     Returns:
-        The converted state dict; the largest deviation of its outputs,
-        relative to how far outputs vary from picture to picture, before it is
-        rounded to the model's dtype; and after. Outputs are logits of a
-        classifier or features of a detector, in float64.
+        The converted state dict; the largest deviation of its outputs on
+        noise, and of its filters behind the weight norm, relative to the
+        largest value, before it is rounded to the model's dtype; and after.
+        Outputs are logits of a classifier or features of a detector, in
+        float64.
     Raises:
-        InputError: the source is unknown, not what is recorded, does not fit
-            the model; the outputs do not vary with the picture, so that
-            nothing is proved; or they deviate by more than 1e-5, after
-            rounding by more than those of the source in its own dtype.
+        InputError: the source is unknown, not the original's, does not fit
+            the model; or nothing is proven, because the outputs deviate by
+            more than 1e-5, after rounding by more than those of the source
+            in its own dtype, or because they hardly depend on the picture.
     """
-    source = _find_source(state_dict, source, set((recorded or {}).values()))
+    source = _find_source(state_dict, source, original)
+    if original is None:
+        original = set_weight_norm(
+            copy.deepcopy(model), 'ann' if source == 'official' else source)
     exact = {key: value.double() if value.is_floating_point() else value
              for key, value in state_dict.items()}
-    ours, variant = (from_official(exact), 'ann') \
-        if source == 'official' else (exact, source)
-    converted = convert_variant(ours, variant, model, eps)
+    ours = from_official(exact) if source == 'official' else exact
+    _require_weight_norms(ours, original)
+    original = _load(copy.deepcopy(original).double(), ours)
+    converted = convert_variant(original, model)
     images = _noise()
-    original = _load(set_weight_norm(
-        copy.deepcopy(model), variant, eps).double(), ours)
-    expected = official_logits(exact, images) \
-        if source == 'official' else outputs(original, images)
-    scale = _spread(expected)
-    deviation = _largest_difference(expected, outputs(
-        _load(copy.deepcopy(model).double(), converted), images)) / scale
-    like = {**state_dict, **model.state_dict()}
-    converted = {key: value.to(like[key].dtype)
-                 for key, value in converted.items()}
-    rounding = _largest_difference(
-        expected, outputs(_load(model, converted), images)) / scale
+    expected = _parts(official_logits(exact, images)) \
+        if source == 'official' else _parts(outputs(original, images))
+    _require_variation(expected)
+    expected += _filters(original)
+    deviation = largest_deviation(expected, _evidence(
+        _load(copy.deepcopy(model).double(), converted), images))
+    converted = {key: converted[key].to(value.dtype)
+                 for key, value in model.state_dict().items()}
+    rounding = largest_deviation(
+        expected, _evidence(_load(model, converted), images))
     _require_equal(deviation, TOLERANCE, source)
     if not rounding <= TOLERANCE:
-        single = outputs(original, images, torch.float32)
-        _require_equal(rounding, _largest_difference(expected, single) / scale,
-                       source)
+        single = _evidence(original, images, torch.float32)
+        _require_equal(rounding, largest_deviation(expected, single), source)
     return converted, deviation, rounding
 
 
-def convert_variant(
-        state_dict: State,
-        source: str,
-        model: nn.Module,
-        eps: Mapping[str, float] | None = None) -> dict[str, torch.Tensor]:
-    """Return the state dict that computes the same in another variant.
+def convert_variant(original: nn.Module,
+                    model: nn.Module) -> dict[str, Tensor]:
+    """Return the state dict with which a model computes what another does.
 
     Args:
-        state_dict: of the source variant.
-        source: 'ann', 'ws' or 'awn'. The keys of the first two are equal, as
-            are those of the convolutional twin.
+        original: with the weights; its adders may have any weight norm.
         model: of the target variant, such as an ImageClassifier or a
             detector; only its layers count, not its weights.
-        eps: of the source's weight norms by part, 1e-5 elsewhere.
     Returns:
-        For ``model``. Each weight is exact up to its rounding to float32.
-        Weights that need no change are kept raw.
+        For ``model``. Each weight is exact up to its rounding to the
+        original's dtype; weights that need no change are kept raw.
     Raises:
-        InputError: the keys are of another variant, or the target cannot
-            express the source ('ws' as a target of anything else).
+        InputError: other layers are adders, or the target cannot express the
+            source (weight standardization, of another layer).
     """
-    converted = dict(state_dict)
-    for name, layer in find_adders(model).items():
-        _require_variant(state_dict, name, source)
-        target, source_eps = variant_of(layer), _eps_of(name, eps)
-        if target == 'ws' and (source != 'ws' or layer.ws.eps != source_eps):
-            raise InputError(
-                f'weight standardization has no scale and shift, so {name} '
-                f'(eps {layer.ws.eps:g}) cannot hold the weights of an '
-                f'{source} layer (eps {source_eps:g}); convert to ann or awn')
-        if source == target and (
-                target != 'awn' or layer.awn.eps == source_eps):
+    sources, targets = find_adders(original), find_adders(model)
+    differing = sources.keys() ^ targets.keys()
+    if differing:
+        raise InputError(
+            f'{shorten(sorted(differing))}: adders in one of checkpoint and '
+            'config, convolutions in the other, so no conversion computes '
+            'the same')
+    converted = original.state_dict()
+    for name, target in targets.items():
+        source = sources[name]
+        if _norm_of(source) == _norm_of(target):
             continue
-        state = {key: converted.pop(f'{name}.{key}')
-                 for key in ('weight', 'awn.nu', 'awn.upsilon')
-                 if f'{name}.{key}' in converted}
-        state = _to_awn(source, state, source_eps, layer.awn.eps) \
-            if target == 'awn' else _to_plain(source, state, source_eps)
-        converted.update({f'{name}.{key}': value
-                          for key, value in state.items()})
+        for key in [key for key in converted if key.startswith(f'{name}.awn')]:
+            del converted[key]
+        converted.update({f'{name}.{key}': value for key, value
+                          in _convert_layer(name, source, target).items()})
     return converted
 
 
-def set_weight_norm(model: nn.Module,
-                    variant: str,
-                    eps: Mapping[str, float] | None = None) -> nn.Module:
-    """Give every adder of a model another weight norm, in place.
-
-    Args:
-        model
-        variant: 'ann', 'ws' or 'awn'; scale and shift of 'awn' are 1 and 0.
-        eps: of the weight norms by part, 1e-5 elsewhere.
-    Returns:
-        The same model.
-    """
-    for name, layer in find_adders(model).items():
-        channels, own = layer.out_channels, _eps_of(name, eps)
-        layer.awn = AWN(channels, eps=own) if variant == 'awn' else None
-        layer.ws = WS(channels, eps=own) if variant == 'ws' else None
-    return model
+def _convert_layer(name, source, target):
+    """Return the tensors of a layer that change with its weight norm."""
+    dtype = source.weight.dtype
+    source = copy.deepcopy(source).double().requires_grad_(False)
+    if target.ws is not None:
+        norm, eps = _norm_of(source)
+        raise InputError(
+            f'weight standardization has no scale and shift, so {name} '
+            f'cannot hold the weights of an {norm} layer'
+            f'{f" with eps {eps:g}" if norm == "ws" else ""}; convert to ann '
+            'or awn')
+    if target.awn is None:
+        return dict(weight=source.normalized_weight.to(dtype))
+    variance, mean = torch.var_mean(source.weight.flatten(1), 1, correction=0)
+    # Each filter is scale * (W - mean) + shift.
+    scale, shift = torch.ones_like(mean), mean
+    if source.ws is not None:
+        scale = (variance + source.ws.eps).rsqrt()
+        shift = torch.zeros_like(mean)
+    if source.awn is not None:
+        scale = source.awn.nu * (variance + source.awn.eps).rsqrt()
+        shift = source.awn.upsilon
+    nu = scale * (variance + target.awn.eps).sqrt()
+    return {'awn.nu': nu.to(dtype), 'awn.upsilon': shift.to(dtype)}
 
 
 def find_adders(model: nn.Module) -> dict[str, AdderConv2d]:
-    """Return the adders of a model by name.
+    """Return {name: layer} of the AdderConv2d in a model.
 
     Raises:
         InputError: there is none.
@@ -161,18 +160,92 @@ def find_adders(model: nn.Module) -> dict[str, AdderConv2d]:
     return adders
 
 
+def set_weight_norm(model: nn.Module, variant: str) -> nn.Module:
+    """Give every adder of a model a weight norm, in place.
+
+    Args:
+        model: its adders of another variant get a norm with the default eps,
+            and scale 1 and shift 0 for 'awn'.
+        variant: 'ann', 'ws' or 'awn'.
+    Returns:
+        The same model.
+    """
+    for layer in find_adders(model).values():
+        if variant_of(layer) != variant:
+            channels = layer.out_channels
+            layer.awn = AWN(channels) if variant == 'awn' else None
+            layer.ws = WS(channels) if variant == 'ws' else None
+    return model
+
+
+def _norm_of(layer):
+    """Return variant and eps, which decide what the weights mean."""
+    return variant_of(layer), getattr(layer.awn or layer.ws, 'eps', None)
+
+
+def _find_source(state_dict, source, original):
+    if original is not None:
+        if not any(isinstance(layer, AdderConv2d)
+                   for layer in original.modules()):
+            raise InputError('the checkpoint was trained with convolutions: '
+                             'no conversion to adders computes the same')
+        recorded = sorted({variant_of(layer)
+                           for layer in find_adders(original).values()})
+        if source and recorded != [source]:
+            raise InputError(f'--source {source}, but the config in the '
+                             f'checkpoint says {" and ".join(recorded)}')
+        return ' and '.join(recorded)
+    if source:
+        return source
+    if is_official(state_dict):
+        return 'official'
+    if any('.awn.' in key for key in state_dict):
+        return 'awn'
+    raise InputError(
+        'the keys of plain adders (ann) and of weight standardization (ws) '
+        'are equal: say with --source which of them the checkpoint is')
+
+
+def _require_weight_norms(state_dict, original):
+    for name, layer in find_adders(original).items():
+        if f'{name}.weight' not in state_dict:
+            raise InputError(f'the checkpoint has no {name}.weight: it is not '
+                             'of this architecture')
+        has_awn = f'{name}.awn.nu' in state_dict
+        if has_awn != (layer.awn is not None):
+            raise InputError(
+                f'{name} of the checkpoint has {"" if has_awn else "no "}'
+                f'adaptive weight normalization, so it is '
+                f'{"awn" if has_awn else "ann or ws"}, not '
+                f'{variant_of(layer)}')
+
+
+def _load(model, state_dict):
+    difference = compare_state_dict(model, state_dict)
+    if difference:
+        raise InputError(f'the checkpoint does not fit '
+                         f'{type(model).__name__}:\n  {difference}')
+    model.load_state_dict(state_dict, strict=False)
+    return model
+
+
+def _noise():
+    scales = torch.tensor(SCALES, dtype=torch.float64).view(-1, 1, 1, 1)
+    return scales * torch.randn(
+        len(SCALES), 3, 64, 64, dtype=torch.float64,
+        generator=torch.Generator().manual_seed(0))
+
+
 @torch.no_grad()
 def outputs(model: nn.Module,
-            images: torch.Tensor,
-            dtype: torch.dtype = torch.float64):
+            images: Tensor,
+            dtype: torch.dtype = torch.float64) -> Tensor | tuple[Tensor, ...]:
     """Logits of a classifier or features of a detector.
 
     Args:
         model: of MMPretrain or MMDetection; a copy is used.
         images: (N, 3, H, W), normalized.
         dtype: to compute in.
-    Returns:
-        A tensor, or a tuple of tensors.
     """
     model = copy.deepcopy(model).to(dtype).eval()
     if hasattr(model, 'head'):
@@ -180,106 +253,38 @@ def outputs(model: nn.Module,
     return model.extract_feat(images.to(dtype))
 
 
-def largest_deviation(expected, actual) -> float:
+@torch.no_grad()
+def _filters(model, dtype=torch.float64):
+    """What inputs are compared with, also in layers that no output needs."""
+    model = copy.deepcopy(model).to(dtype)
+    return [layer.normalized_weight for layer in find_adders(model).values()]
+
+
+def _parts(value):
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _evidence(model, images, dtype=torch.float64):
+    return _parts(outputs(model, images, dtype)) + _filters(model, dtype)
+
+
+def largest_deviation(expected: Tensor | list | tuple,
+                      actual: Tensor | list | tuple) -> float:
     """Largest difference, relative to the largest expected value.
 
     Args:
-        expected, actual (Tensor | list | tuple): of equal shapes; of lists,
-            the largest deviation of their parts.
+        expected, actual: of equal shapes; of lists, the largest deviation of
+            their parts.
     Returns:
         NaN if a value is.
     """
-    return max((_largest_difference(a, b) / a.abs().max().item()
-                for a, b in zip(_parts(expected), _parts(actual))),
-               key=_nan_first)
-
-
-# ------------------------------------------------------------------ weights --
-
-
-def _to_awn(source, state, source_eps, target_eps):
-    """Raw weight and what its norm must then do, in float64."""
-    weight = state['weight']
-    filters = weight.double().flatten(1)
-    variance, mean = torch.var_mean(filters, dim=1, correction=0)
-    nu, upsilon = (variance + target_eps).sqrt(), mean
-    if source != 'ann':
-        nu = nu / (variance + source_eps).sqrt()
-        upsilon = torch.zeros_like(mean)
-    if source == 'awn':
-        nu, upsilon = nu * state['awn.nu'].double(), \
-            state['awn.upsilon'].double()
-    return {'weight': weight, 'awn.nu': nu.to(weight.dtype),
-            'awn.upsilon': upsilon.to(weight.dtype)}
-
-
-def _to_plain(source, state, eps):
-    """W', by the formulas of Eq. 10 and 11."""
-    weight = state['weight']
-    filters = weight.double().flatten(1)
-    variance, mean = torch.var_mean(filters, 1, correction=0, keepdim=True)
-    normalized = (filters - mean) / (variance + eps).sqrt()
-    if source == 'awn':
-        normalized = (normalized * state['awn.nu'].double()[:, None]
-                      + state['awn.upsilon'].double()[:, None])
-    return dict(weight=normalized.view_as(weight).to(weight.dtype))
-
-
-def _eps_of(name, eps):
-    return (eps or {}).get(part_of(name, eps or ()), EPS)
-
-
-def _require_variant(state_dict, name, source):
-    if f'{name}.weight' not in state_dict:
-        raise InputError(f'the checkpoint has no {name}.weight: it is not of '
-                         'this architecture')
-    has_awn = f'{name}.awn.nu' in state_dict
-    if has_awn != (source == 'awn'):
-        raise InputError(
-            f'{name} of the checkpoint has {"" if has_awn else "no "}'
-            f'adaptive weight normalization, so it is '
-            f'{"awn" if has_awn else "ann or ws"}, not {source}')
-
-
-# -------------------------------------------------------------------- proof --
-
-
-def _noise():
-    """Pictures that differ in pattern, contrast and brightness."""
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(4, 3, 64, 64, dtype=torch.float64,
-                         generator=generator)
-    contrast, brightness = (
-        torch.tensor(values, dtype=torch.float64).view(-1, 1, 1, 1)
-        for values in ((1, 1, .3, 2), (0, 0, 1, -1)))
-    return images * contrast + brightness
-
-
-def _spread(expected):
-    """How far outputs vary from picture to picture."""
-    spreads = [((part - part.mean(0)).abs().max()
-                / part.abs().max().clamp_min(1e-300)).item()
-               for part in _parts(expected)]
-    if not max(spreads) >= LEAST_SPREAD:
-        raise InputError(
-            'the outputs of the source do not vary with the picture, so '
-            'nothing can be proved, and nothing was converted: is it trained, '
-            'and is the config the one of its architecture?')
-    return max((part - part.mean(0)).abs().max().item()
-               for part in _parts(expected))
-
-
-def _largest_difference(expected, actual):
-    return max(((a - b).abs().max().item() for a, b in
-                zip(_parts(expected), _parts(actual))), key=_nan_first)
-
-
-def _parts(found):
-    return found if isinstance(found, (list, tuple)) else [found]
-
-
-def _nan_first(value):
-    return float('inf') if value != value else value
+    if isinstance(expected, (list, tuple)):
+        parts = map(largest_deviation, expected, actual)
+        return torch.tensor(list(parts)).max().item()
+    difference = (expected - actual).abs().max()
+    if difference == 0:
+        return 0.
+    return (difference / expected.abs().max()).item()
 
 
 def _require_equal(deviation, tolerance, source):
@@ -290,31 +295,13 @@ def _require_equal(deviation, tolerance, source):
             f'{tolerance:.2g}: is it of another variant or architecture?')
 
 
-def _find_source(state_dict, source, recorded):
-    if recorded == {'cnn'}:
-        raise InputError('the checkpoint was trained with convolutions: no '
-                         'conversion to adders computes the same')
-    recorded = recorded - {'cnn'}  # a head, or the neck of an ablation
-    if source and recorded and recorded != {source}:
-        raise InputError(f'--source {source}, but the config in the '
-                         f'checkpoint says {" and ".join(sorted(recorded))}')
-    if source:
-        return source
-    if is_official(state_dict):
-        return 'official'
-    if any('.awn.' in key for key in state_dict):
-        return 'awn'
-    if len(recorded) == 1:
-        return recorded.pop()
-    raise InputError(
-        'the keys of plain adders (ann) and of weight standardization (ws) '
-        'are equal: say with --source which of them the checkpoint is')
-
-
-def _load(model, state_dict):
-    difference = compare_state_dict(model, state_dict)
-    if difference:
-        raise InputError(f'the checkpoint does not fit '
-                         f'{type(model).__name__}:\n  {difference}')
-    model.load_state_dict(state_dict, strict=False)
-    return model
+def _require_variation(parts):
+    for part in parts:
+        variation = largest_deviation(part, part[:1].expand_as(part))
+        if not variation >= LEAST_VARIATION:
+            raise InputError(
+                'the outputs of the checkpoint hardly depend on the picture '
+                f'(they vary by {variation:.2g} of the largest, at least '
+                f'{LEAST_VARIATION:g} is needed), so equal outputs would '
+                'prove nothing: train it first, so that its weights are not '
+                'zero and its batch norms know the statistics of features')

@@ -10,23 +10,24 @@ import re
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 ADDER = '.adder'  # end of the keys of adder weights
 EPS = 1e-5  # of its batch norms
 
 
-def is_official(state_dict):
+def is_official(state_dict: dict[str, Tensor]) -> bool:
     """Tell whether the keys are those of AdderNet's code."""
     return any(key.endswith(ADDER) for key in state_dict)
 
 
-def from_official(state_dict):
+def from_official(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     """Rename the keys of AdderNet's code to those of an ImageClassifier.
 
     Args:
-        state_dict (dict[str, Tensor]): without a leading 'module.'.
+        state_dict: without a leading 'module.'.
     Returns:
-        dict[str, Tensor]: 'backbone.*', 'head.fc.*' and 'head.bn.*'; the
+        'backbone.*', 'head.fc.*' and 'head.bn.*'; the
         classifier's weight (num_classes, C, 1, 1) becomes (num_classes, C).
     """
     renamed = {}
@@ -42,17 +43,17 @@ def from_official(state_dict):
     return renamed
 
 
-def official_logits(state_dict, images):
+def official_logits(state_dict: dict[str, Tensor], images: Tensor) -> Tensor:
     """Compute what AdderNet's code computes, from its state dict alone.
 
     The network is read off the keys and evaluated with PyTorch's functions,
     without a layer or kernel of ours: the reference for an import.
 
     Args:
-        state_dict (dict[str, Tensor]): of :func:`from_official`'s input.
-        images (Tensor): (N, 3, H, W), normalized; its dtype is computed in.
+        state_dict: of :func:`from_official`'s input.
+        images: (N, 3, H, W), normalized; its dtype is computed in.
     Returns:
-        Tensor: (N, num_classes), in evaluation mode.
+        (N, num_classes), in evaluation mode.
     """
     net = _Network(state_dict, images.dtype)
     size = state_dict['conv1.weight'].shape[-1]

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import pickle
 import re
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ _trusting = False
 
 
 @contextlib.contextmanager
-def data_only():
+def data_only() -> Iterator[None]:
     """Let ``torch.load`` read data only, whoever calls it.
 
     Also what MMEngine and others ask for with ``weights_only=False``. Inside,
@@ -47,7 +48,7 @@ def data_only():
         torch.load, _trusting = unpatched, trusted_before
 
 
-def trust():
+def trust() -> None:
     """Until the surrounding :func:`data_only` ends, let files run code."""
     global _trusting
     _trusting = True

@@ -8,10 +8,12 @@ half a model, then only shows in poor results.
 import collections
 import pickle
 import re
+from typing import Any
 
 import torch
 from mmengine.model.weight_init import PretrainedInit
 from mmengine.runner import CheckpointLoader
+from torch import Tensor, nn
 
 from mmadder.errors import InputError
 from mmadder.text import shorten
@@ -49,15 +51,17 @@ class Difference(collections.namedtuple(
         return '\n  '.join(lines)
 
 
-def compare_state_dict(model, state_dict, ignore=()):
+def compare_state_dict(model: nn.Module,
+                       state_dict: dict[str, Tensor],
+                       ignore: tuple[str, ...] = ()) -> Difference:
     """Compare keys and shapes of a state dict with those of a model.
 
     Args:
-        model (nn.Module): its ``state_dict()`` says what is expected.
-        state_dict (dict[str, Tensor])
-        ignore (tuple[str]): beginnings of keys that may be unexpected.
+        model: its ``state_dict()`` says what is expected.
+        state_dict: of a file.
+        ignore: beginnings of keys that may be unexpected.
     Returns:
-        Difference: false if everything fits.
+        False if everything fits.
     """
     own = model.state_dict()
     ignore = (*ignore, *NOT_WEIGHTS)
@@ -71,16 +75,14 @@ def compare_state_dict(model, state_dict, ignore=()):
          if key in state_dict and state_dict[key].shape != value.shape])
 
 
-def get_state_dict(checkpoint, name):
+def get_state_dict(checkpoint: Any, name: str) -> dict[str, Tensor]:
     """Find the tensors in a loaded checkpoint.
 
     Args:
-        checkpoint (dict): a state dict, or a dict with one under
+        checkpoint: a state dict, or a dict with one under
             'state_dict' or 'model'; a leading 'module.' of its keys, as
             DistributedDataParallel writes it, is taken off.
-        name (str): the file, for the error.
-    Returns:
-        dict[str, Tensor]
+        name: the file, for the error.
     Raises:
         InputError: no tensors there.
     """
@@ -102,7 +104,8 @@ def get_state_dict(checkpoint, name):
     return state_dict
 
 
-def read_state_dict(checkpoint, map_location='cpu'):
+def read_state_dict(checkpoint: str,
+                    map_location: str = 'cpu') -> dict[str, Tensor]:
     """Read the tensors of a checkpoint file; see :func:`get_state_dict`.
 
     Raises:
@@ -112,17 +115,20 @@ def read_state_dict(checkpoint, map_location='cpu'):
         read_checkpoint(checkpoint, map_location), name=checkpoint)
 
 
-def load_pretrained(model, checkpoint, prefix=None, map_location='cpu',
-                    ignore=()):
+def load_pretrained(model: nn.Module,
+                    checkpoint: str,
+                    prefix: str | None = None,
+                    map_location: str = 'cpu',
+                    ignore: tuple[str, ...] = ()) -> None:
     """Load pretrained weights, all of them or none.
 
     Args:
-        model (nn.Module): a backbone, for example.
-        checkpoint (str): a file, or what else MMEngine loads, such as a URL.
-        prefix (str, optional): load the keys that begin with it, without it;
+        model: a backbone, for example.
+        checkpoint: a file, or what else MMEngine loads, such as a URL.
+        prefix: load the keys that begin with it, without it;
             'backbone.' for the backbone in an MMPretrain checkpoint.
-        map_location (str): device to load to.
-        ignore (tuple[str]): beginnings of keys that the file may have.
+        map_location: device to load to.
+        ignore: beginnings of keys that the file may have.
     Raises:
         InputError: the file is missing or no checkpoint, it was trained
             with other layers, or its keys or shapes are not the model's; the
@@ -145,13 +151,12 @@ def load_pretrained(model, checkpoint, prefix=None, map_location='cpu',
     model.load_state_dict(state_dict, strict=False)
 
 
-def split_pretrained(init_cfg):
+def split_pretrained(
+        init_cfg: dict | list[dict] | None) -> tuple[list[dict], dict | None]:
     """Split an ``init_cfg`` into initializers and pretrained checkpoint.
 
-    Args:
-        init_cfg (dict | list[dict], optional)
     Returns:
-        (list[dict], dict | None): the initializers, and the arguments of the
+        The initializers, and the arguments of the
         last ``Pretrained`` entry, without its type.
     """
     cfgs = [init_cfg] if isinstance(init_cfg, dict) else list(init_cfg or ())
@@ -173,7 +178,7 @@ def _misshapen(model, key, found, expected):
     return f'{key} ({shapes})'
 
 
-def read_checkpoint(checkpoint, map_location='cpu'):
+def read_checkpoint(checkpoint: str, map_location: str = 'cpu') -> Any:
     """Read a checkpoint file, or what else MMEngine loads, such as a URL.
 
     Raises:

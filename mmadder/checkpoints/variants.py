@@ -6,10 +6,10 @@ apart. Adaptive weight normalization (awn) shows in the keys.
 """
 
 import ast
-from collections.abc import Iterable
 from typing import Any
 
-from torch import nn
+from mmengine.config import Config, ConfigDict
+from torch import Tensor, nn
 
 from mmadder.errors import InputError
 from mmadder.layers import AWN, WS, AdderConv2d
@@ -20,13 +20,16 @@ NAMES = dict(
     ann='adders without weight norm (ann)',
     ws='adders with weight standardization (ws)',
     awn='adders with adaptive weight normalization (awn)')
-EPS = 1e-5  # of AWN and WS, where a config does not say another
 NO_AWN = 'no adaptive weight normalization'  # ann, ws or cnn
+# Types that a source may have where its target has others or none.
+OWN_TYPES = ('AdderConv2d', 'AWN', 'WS', 'BN', 'SyncBN')
+# Settings of a model that logits and features do not depend on.
+ASIDE = ('type', '_scope_', 'data_preprocessor', 'train_cfg', 'test_cfg')
 # Targets that compute the same, of tools/convert_checkpoint.py.
 LOSSLESS = dict(ann=('awn', ), ws=('ann', 'awn'), awn=('ann', ))
 
 
-def variant_of(layer):
+def variant_of(layer: AdderConv2d) -> str:
     """Return 'ann', 'ws' or 'awn' of an AdderConv2d."""
     norm = layer.awn or layer.ws
     return next(name for name, kind in VARIANTS.items()
@@ -39,57 +42,105 @@ def recorded_variants(checkpoint: Any) -> dict[str, str]:
     The config is parsed, not executed: the file may be anyone's.
 
     Args:
-        checkpoint (dict): as MMEngine writes it, with meta['cfg'].
+        checkpoint: as MMEngine writes it, with meta['cfg'].
     Returns:
-        dict[str, str]: names of modules, such as 'backbone', and their
-        variants. Empty without such a config.
+        Names of modules, such as 'backbone', and their variants. Empty
+        without such a config.
     """
-    return {name: variant for name, (variant, _)
-            in _recorded_parts(checkpoint).items()}
+    return dict(_parts(_recorded_model(checkpoint)))
 
 
-def recorded_eps(checkpoint: Any) -> dict[str, float]:
-    """Read the eps of weight norms from the config in a checkpoint.
+def recorded_config(checkpoint: Any, config: Config) -> Config | None:
+    """Return a config that builds the model of a checkpoint.
+
+    Only numbers, strings and the like come from the file. What is built is
+    named by ``config``, so that the file cannot choose what runs.
 
     Args:
-        checkpoint (dict): as for :func:`recorded_variants`.
+        checkpoint: as MMEngine writes it, with meta['cfg'].
+        config: of the same architecture; only settings may differ.
     Returns:
-        dict[str, float]: names of modules whose config has a weight norm.
+        A copy of ``config`` with the recorded model; None if the checkpoint
+        records none.
+    Raises:
+        InputError: the recorded model has parts of other types.
     """
-    return {name: eps for name, (variant, eps)
-            in _recorded_parts(checkpoint).items() if variant in ('ws', 'awn')}
+    recorded = _recorded_model(checkpoint)
+    if not isinstance(recorded, dict):
+        return None
+    types = {name: name for name in OWN_TYPES}
+    types.update(_types(config.model))
+    model = {key: value for key, value in recorded.items()
+             if key not in ASIDE}
+    kept = {key: config.model[key] for key in ASIDE if key in config.model}
+    result = config.copy()
+    result.model = ConfigDict({**_with_types(model, types), **kept})
+    return result
 
 
-def _recorded_parts(checkpoint):
-    """{name of a module: (variant, eps)}."""
+def _recorded_model(checkpoint):
     meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
     text = meta.get('cfg') if isinstance(meta, dict) else None
     if not isinstance(text, str):
-        return {}
+        return None
     try:
         assigned = {target.id: node.value for node in ast.parse(text).body
                     if isinstance(node, ast.Assign)
                     for target in node.targets if isinstance(target, ast.Name)}
-        return dict(_parts(_literal(assigned.get('model'))))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return {}
+        return _literal(assigned.get('model'))
+    except (SyntaxError, TypeError, ValueError, RecursionError,
+            MemoryError):
+        return None
 
 
-def part_of(key: str, parts: Iterable[str]) -> str | None:
-    """Return the innermost of some modules that a parameter lies in."""
-    return max((part for part in parts if _is_below(key, part)), key=len,
-               default=None)
+def _types(node):
+    """Yield (name, type) of the parts of a config."""
+    if isinstance(node, dict):
+        if node.get('type'):
+            yield _short_name(node['type']), node['type']
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for value in node:
+            yield from _types(value)
 
 
-def require_variant(model, state_dict, recorded, name, config=None):
+def _with_types(node, types):
+    """Copy a recorded config; its types are looked up, losses left out."""
+    if isinstance(node, (list, tuple)):
+        return [_with_types(value, types) for value in node]
+    if not isinstance(node, dict):
+        return node
+    result = {key: _with_types(value, types) for key, value in node.items()
+              if key != 'init_cfg'
+              and not str(key).startswith('loss')}
+    name = _short_name(result.get('type'))
+    if 'type' in result and name not in types:
+        raise InputError(
+            f'the checkpoint was trained with {name}, which the config does '
+            'not have, so they cannot be compared; give a config that '
+            'differs from its own in the layers only (weight_norm)')
+    if 'type' in result:
+        result['type'] = types[name]
+    return result
+
+
+def _short_name(type_):
+    return getattr(type_, '__name__', str(type_)).rpartition('.')[2]
+
+
+def require_variant(model: nn.Module,
+                    state_dict: dict[str, Tensor],
+                    recorded: dict[str, str],
+                    name: str,
+                    config: str | None = None) -> None:
     """Compare layers of a checkpoint with those of a model.
 
     Args:
-        model (nn.Module): has its final layers, and any weights.
-        state_dict (dict[str, Tensor]): the checkpoint's, named as in model.
-        recorded (dict[str, str]): of :func:`recorded_variants`, named alike.
-        name (str): the file, for the error.
-        config (str, optional): its file, for the error.
+        model: has its final layers, and any weights.
+        state_dict: the checkpoint's, named as in model.
+        recorded: of :func:`recorded_variants`, named alike.
+        name: the file, for the error.
+        config: its file, for the error.
     Raises:
         InputError: other layers in a part; the message says which ones, and
             how to convert the file if that is possible without loss.
@@ -97,7 +148,8 @@ def require_variant(model, state_dict, recorded, name, config=None):
     for key, layer in model.named_modules():
         if f'{key}.weight' not in state_dict:
             continue
-        part = part_of(key, recorded)
+        part = max((part for part in recorded if _is_below(key, part)),
+                   key=len, default=None)
         if isinstance(layer, AdderConv2d):
             own = variant_of(layer)
         elif isinstance(layer, nn.Conv2d) and not _has_adders(model, part):
@@ -144,11 +196,11 @@ def _is_below(key, part):
 
 
 def _parts(node, path=()):
-    """Yield (name, (variant, eps)) of parts in a model's config."""
+    """Yield (name, variant) of parts in a model's config."""
     if isinstance(node, dict):
         variant = _part_variant(node, path)
         if variant:
-            yield '.'.join(path), (variant, _eps(node.get('conv_cfg')))
+            yield '.'.join(path), variant
         items = node.items()
     elif isinstance(node, (list, tuple)):
         items = enumerate(node)
@@ -161,7 +213,7 @@ def _parts(node, path=()):
 def _part_variant(node, path):
     conv_cfg = node.get('conv_cfg', 'default')
     if conv_cfg == 'default':
-        adders = str(node.get('type')).rpartition('.')[2].startswith('Adder')
+        adders = _short_name(node.get('type')).startswith('Adder')
         if adders and node['type'] != 'AdderConv2d':
             return 'awn'
         return 'cnn' if path in (('backbone', ), ('neck', )) else None
@@ -174,15 +226,8 @@ def _part_variant(node, path):
     return {None: 'ann', 'WS': 'ws', 'AWN': 'awn'}.get(norm)
 
 
-def _eps(conv_cfg):
-    norm = conv_cfg.get('weight_norm') if isinstance(conv_cfg, dict) else None
-    return float(norm.get('eps', EPS)) if isinstance(norm, dict) else EPS
-
-
 def _literal(node):
     """Evaluate constants, lists and dict(...); None for anything else."""
-    if isinstance(node, ast.Constant):
-        return node.value
     if isinstance(node, (ast.List, ast.Tuple)):
         return [_literal(value) for value in node.elts]
     if isinstance(node, ast.Dict):
@@ -196,4 +241,7 @@ def _literal(node):
         value.update({keyword.arg: _literal(keyword.value)
                       for keyword in node.keywords if keyword.arg})
         return value
-    return None
+    try:
+        return ast.literal_eval(node)  # -1 is an operation
+    except (TypeError, ValueError):
+        return None

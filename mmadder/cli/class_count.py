@@ -2,7 +2,9 @@
 
 import os.path as osp
 import re
+from collections.abc import Sequence
 
+from mmengine.config import Config
 from mmengine.fileio import list_from_file
 
 from mmadder.cli.data_root import DATALOADERS, EVALUATORS
@@ -16,7 +18,9 @@ IMAGENET = 1000
 KINDS = ('ImageNet', 'CheckedImageNet')
 
 
-def fit_classes(cfg, dataloaders=DATALOADERS, given=None):
+def fit_classes(cfg: Config,
+                dataloaders: Sequence[str] = DATALOADERS,
+                given: int | None = None) -> str | None:
     """Set the number of classes to that of the data.
 
     For ``ImageNet`` datasets, MMPretrain's and ours. With one folder per
@@ -25,11 +29,11 @@ def fit_classes(cfg, dataloaders=DATALOADERS, given=None):
     ``meta/<split>.txt`` the config's number stays, and must be enough.
 
     Args:
-        cfg (Config): changed in place; other datasets leave it as it is.
-        dataloaders (tuple of str): those whose data must exist.
-        given (int, optional): the number that the user gave.
+        cfg: changed in place; other datasets leave it as it is.
+        dataloaders: those whose data must exist.
+        given: the number that the user gave.
     Returns:
-        str | None: a sentence if the number or the accuracies changed.
+        A sentence if the number or the accuracies changed.
     Raises:
         InputError: classes are missing in a split, ``given`` is not the
             number of folders, or a label is too large for it.

@@ -31,8 +31,8 @@ def load_config(path: str,
         data_root: directory in place of the config's.
         classes: of a detector, in the order of the labels.
     Raises:
-        InputError: the config or its data do not exist, or two places of
-            the config name different classes.
+        InputError: the config or its data do not exist, it has no model, or
+            two places of it name different classes.
     """
     require_file(path, 'config')
     cfg = Config.fromfile(path)
@@ -41,6 +41,9 @@ def load_config(path: str,
         raise InputError('--cfg-options data_root=... reaches no dataset; '
                          'use --data-root DIR')
     cfg.merge_from_dict(cfg_options)
+    if 'model' not in cfg:
+        raise InputError(f'config {path!r} has no model: give a whole config, '
+                         'not a part that others have as _base_')
     if data_root is not None:
         replace_data_root(cfg, data_root)
     require_data_roots(cfg, dataloaders)

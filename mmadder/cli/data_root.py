@@ -2,6 +2,9 @@
 
 import os
 import os.path as osp
+from collections.abc import Sequence
+
+from mmengine.config import Config
 
 from mmadder.errors import InputError
 
@@ -9,7 +12,7 @@ DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 EVALUATORS = ('val_evaluator', 'test_evaluator')
 
 
-def replace_data_root(cfg, root):
+def replace_data_root(cfg: Config, root: str) -> None:
     """Let every dataloader and evaluator of a config read below ``root``.
 
     Replaces the config's data root wherever it begins a path: in nested
@@ -19,8 +22,8 @@ def replace_data_root(cfg, root):
     already.
 
     Args:
-        cfg (Config): changed in place.
-        root (str): an existing directory, or a URL of a file backend.
+        cfg: changed in place.
+        root: an existing directory, or a URL of a file backend.
     Raises:
         InputError: ``root`` does not exist, or the config has no data root,
             or several that lie in different places.
@@ -35,7 +38,8 @@ def replace_data_root(cfg, root):
         cfg.data_root = _moved(cfg.data_root, old, root)
 
 
-def require_data_roots(cfg, dataloaders=DATALOADERS):
+def require_data_roots(cfg: Config,
+                       dataloaders: Sequence[str] = DATALOADERS) -> None:
     """Raise InputError for a data root of the config that does not exist."""
     for name in dataloaders:
         for root in _data_roots(cfg.get(name)):

@@ -61,8 +61,8 @@ def resume(cfg: Config, checkpoint: str) -> None:
     """Let a run go on from a checkpoint.
 
     Args:
-        cfg (Config): changed in place.
-        checkpoint (str): a file, or 'auto' for the last one in the work
+        cfg: changed in place.
+        checkpoint: a file, or 'auto' for the last one in the work
             directory. Where there is none yet, the run starts from the
             beginning, ``load_from`` included.
     """

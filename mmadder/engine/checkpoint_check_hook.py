@@ -33,7 +33,7 @@ class CheckpointCheckHook(Hook):
         custom_hooks = [dict(type='CheckpointCheckHook')]
 
     Args:
-        compare_classes (bool): False leaves the comparison of classes out;
+        compare_classes: False leaves the comparison of classes out;
             where fine-tuning has others, it is a warning.
     Raises:
         InputError: the file does not exist, has no state dict, was trained
@@ -44,7 +44,7 @@ class CheckpointCheckHook(Hook):
 
     priority = 'VERY_HIGH'  # EMAHook reads the checkpoint afterwards
 
-    def __init__(self, compare_classes=True):
+    def __init__(self, compare_classes: bool = True):
         self.compare_classes = compare_classes
         self.trained = None  # name and classes of the checkpoint
 

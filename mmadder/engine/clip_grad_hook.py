@@ -1,7 +1,10 @@
 """Gradient clipping that leaves adders out."""
+from collections.abc import Iterable
+
 from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapperDict
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
+from torch import nn
 
 from mmadder.layers import AdderConv2d
 
@@ -27,14 +30,14 @@ class AdderClipGradHook(Hook):
         spare_adders(runner.optim_wrapper)
 
 
-def spare_adders(optim_wrapper):
+def spare_adders(optim_wrapper: OptimWrapper | OptimWrapperDict) -> None:
     """Take adder layers out of an optimizer wrapper's gradient clipping.
 
     Spared are the weights, and what trains in their weight norm, of layers
     with local gradient scaling (``eta``), also of those made later.
 
     Args:
-        optim_wrapper (OptimWrapper | OptimWrapperDict): changed in place;
+        optim_wrapper: changed in place;
             one without ``clip_grad`` stays as it is.
     """
     if isinstance(optim_wrapper, OptimWrapperDict):
@@ -45,13 +48,11 @@ def spare_adders(optim_wrapper):
             optim_wrapper.clip_func = _ClipOthers(optim_wrapper.clip_func)
 
 
-def scaled_parameters(layers):
+def scaled_parameters(layers: Iterable[AdderConv2d]) -> list[nn.Parameter]:
     """Return the parameters whose gradients do not depend on the loss' size.
 
-    Args:
-        layers (Iterable[AdderConv2d])
     Returns:
-        list[Parameter]: weights and AWN parameters of layers with ``eta``;
+        Weights and AWN parameters of layers with ``eta``;
         the gradient of a bias is an ordinary one.
     """
     return [parameter for layer in layers if layer.eta is not None

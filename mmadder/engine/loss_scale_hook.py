@@ -26,7 +26,7 @@ class LossScaleHook(Hook):
     would add instead of average.
 
     Args:
-        average_gradients (bool): average the gradient of an adder weight over
+        average_gradients: average the gradient of an adder weight over
             all processes before it is scaled, not only after, as AdderNet
             does. ``docs/scaling.md`` says what that gives, costs and needs.
             One process needs no averaging.
@@ -37,7 +37,7 @@ class LossScaleHook(Hook):
         ValueError: in training, if several optimizers scale it differently.
     """
 
-    def __init__(self, average_gradients=False):
+    def __init__(self, average_gradients: bool = False):
         self.average_gradients = average_gradients
 
     def before_train(self, runner):
@@ -59,15 +59,15 @@ class LossScaleHook(Hook):
         set_loss_scale(1)
 
 
-def get_loss_factor(optim_wrapper):
+def get_loss_factor(optim_wrapper: OptimWrapper | OptimWrapperDict) -> float:
     """Return what an optimizer wrapper multiplies the next loss with.
 
     Args:
-        optim_wrapper (OptimWrapper | OptimWrapperDict): AmpOptimWrapper has
-            a gradient scaler; any may accumulate gradients.
+        optim_wrapper: AmpOptimWrapper has a gradient scaler; any may
+            accumulate gradients.
 
     Returns:
-        float: scale of the GradScaler / number of accumulated iterations;
+        Scale of the GradScaler / number of accumulated iterations;
         fewer of them at the end of the training.
 
     Raises:

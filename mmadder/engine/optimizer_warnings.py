@@ -8,10 +8,12 @@ import logging
 import math
 import re
 import weakref
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmengine.logging import MessageHub, print_log
-from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
 from mmadder.layers import AdderConv2d
 
@@ -49,7 +51,7 @@ custom_hooks = [dict(type='AdderClipGradHook')]
 _checked = weakref.WeakSet()
 
 
-def check_at_first_step(optimizer, args, kwargs):
+def check_at_first_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     """Warn once per optimizer; a global step pre-hook of torch.optim."""
     if torch.compiler.is_compiling() or optimizer in _checked:
         return
@@ -65,7 +67,7 @@ def check_at_first_step(optimizer, args, kwargs):
             print_log(text, logger='current', level=logging.WARNING)
 
 
-def find_adders(optimizer):
+def find_adders(optimizer: Optimizer) -> list[AdderConv2d]:
     """Return the AdderConv2d that an optimizer trains."""
     trained = {id(parameter) for group in optimizer.param_groups
                for parameter in group['params'] if parameter.requires_grad}
@@ -74,16 +76,14 @@ def find_adders(optimizer):
                    for parameter in layer.parameters())]
 
 
-def check_awn_learning_rate(optimizer, layers):
+def check_awn_learning_rate(optimizer: Optimizer,
+                            layers: Sequence[AdderConv2d]) -> str | None:
     """Return a warning if AWN parameters train about as fast as others.
 
     Args:
-        optimizer (Optimizer): its learning rates may be those of a warm-up;
+        optimizer: its learning rates may be those of a warm-up;
             only their ratio counts.
-        layers (list[AdderConv2d])
-
-    Returns:
-        str | None
+        layers: those that it trains.
     """
     awn = {id(parameter) for layer in layers if layer.awn is not None
            for parameter in layer.awn.parameters()}
@@ -104,7 +104,7 @@ def check_awn_learning_rate(optimizer, layers):
         ratio=awn_rate / other_rate, decay=', decay_mult=0.' * bool(decays))
 
 
-def check_loss_scale(layers):
+def check_loss_scale(layers: Sequence[AdderConv2d]) -> str | None:
     """Return a warning if the runner's config lacks LossScaleHook."""
     config = _config()
     if 'LossScaleHook' in config or all(
@@ -115,7 +115,7 @@ def check_loss_scale(layers):
     return causes and LOSS_SCALE_WARNING.format(cause=causes[0])
 
 
-def check_clip_grad(layers):
+def check_clip_grad(layers: Sequence[AdderConv2d]) -> str | None:
     """Return a warning if the runner's config clips gradients of adders."""
     config = _config()
     if 'clip_grad=dict(' not in config or 'AdderClipGradHook' in config:

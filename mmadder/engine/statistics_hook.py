@@ -11,7 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmadder.errors import InputError
@@ -51,15 +51,18 @@ class StatisticsHook(Hook):
     ``tools/benchmark.py --models recording``.
 
     Args:
-        interval (int): epochs between records. The last iteration of an
+        interval: epochs between records. The last iteration of an
             epoch is recorded.
-        by_epoch (bool): False counts iterations.
-        histogram_interval (int): records between two with histograms.
+        by_epoch: False counts iterations.
+        histogram_interval: records between two with histograms.
     Raises:
         InputError: an interval below 1, or epochs in a loop that has none.
     """
 
-    def __init__(self, interval=1, by_epoch=True, histogram_interval=1):
+    def __init__(self,
+                 interval: int = 1,
+                 by_epoch: bool = True,
+                 histogram_interval: int = 1):
         for name, value in dict(
                 interval=interval,
                 histogram_interval=histogram_interval).items():
@@ -118,11 +121,11 @@ class Recorder:
     """Watches one forward and backward pass of a model.
 
     Args:
-        model (nn.Module): watched until :meth:`close`.
-        histograms (bool): take them too.
+        model: watched until :meth:`close`.
+        histograms: take them too.
     """
 
-    def __init__(self, model, histograms=True):
+    def __init__(self, model: nn.Module, histograms: bool = True):
         self._histograms = {} if histograms else None
         self._layers = {}  # name: dict of statistics
         self._moments = {}  # (name, quantity): Moments
@@ -135,12 +138,12 @@ class Recorder:
                 self._handles.append(
                     module.register_forward_hook(self._after_norm))
 
-    def close(self):
+    def close(self) -> tuple[dict[str, dict], dict[str, np.ndarray]]:
         """Stop watching.
 
         Returns:
-            tuple: dict of layer name to statistics, of the layers that ran;
-            dict of name to array, the histograms.
+            Layer name to statistics, of the layers that ran; and the
+            histograms by name.
         """
         for handle in self._handles:
             handle.remove()
@@ -243,11 +246,11 @@ class Moments:
     def __init__(self):
         self.parts = []  # (elements, mean, biased variance)
 
-    def add(self, tensor):
+    def add(self, tensor: Tensor) -> None:
         var, mean = torch.var_mean(tensor.float(), correction=0)
         self.parts.append((tensor.numel(), mean.item(), var.item()))
 
-    def mean_and_variance(self):
+    def mean_and_variance(self) -> tuple[float, float]:
         total = sum(count for count, _, _ in self.parts)
         mean = sum(count * mean for count, mean, _ in self.parts) / total
         var = sum(count * (var + (part - mean)**2)

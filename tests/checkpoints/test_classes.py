@@ -115,6 +115,9 @@ def test_fine_tuning_for_other_classes_is_a_warning(tmp_path, trained):
 @pytest.mark.parametrize('meta, classes', [
     (None, ()), (dict(), ()), (dict(dataset_meta=None), ()),
     (dict(dataset_meta=[dict(classes=('a', ))]), ()),
+    (dict(dataset_meta=['a']), ()),
+    (dict(dataset_meta=[], CLASSES=['a', 'b']), ('a', 'b')),
+    (dict(dataset_meta=dict(CLASSES=['a', 'b'])), ('a', 'b')),
     (dict(dataset_meta=dict(classes=['a', 'b'])), ('a', 'b')),
     (dict(CLASSES=('a', 'b')), ('a', 'b'))])
 def test_trained_classes(meta, classes):

@@ -3,7 +3,7 @@ import copy
 
 import pytest
 import torch
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.config import Config
 from official_adder_net import make_adder_net
 
 from mmadder.checkpoints import (
@@ -13,13 +13,16 @@ from mmadder.checkpoints import (
     largest_deviation,
     official_logits,
     outputs,
+    recorded_config,
     set_weight_norm,
 )
 from mmadder.errors import InputError
-from mmadder.layers import AWN, WS, AdderConv2d
+from mmadder.layers import AdderConv2d
+from mmadder.models import build_model
+from mmadder.statistics import reestimate_statistics
 
 
-def classifier(depth, weight_norm=None, num_classes=10):
+def classifier_config(depth, weight_norm=None, num_classes=10):
     """ImageClassifier with the architecture of AdderNet's code."""
     backbone = dict(
         type='AdderResNetCIFAR' if depth == 20 else 'AdderResNet',
@@ -28,10 +31,61 @@ def classifier(depth, weight_norm=None, num_classes=10):
     head = dict(type='BNLogitsHead', in_channels=64, num_classes=num_classes)
     if depth == 50:
         head.update(in_channels=2048, bias=True)
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        return MODELS.build(dict(
-            type='ImageClassifier', backbone=backbone,
-            neck=dict(type='GlobalAveragePooling'), head=head))
+    return Config(dict(default_scope='mmpretrain', model=dict(
+        type='ImageClassifier', backbone=backbone,
+        neck=dict(type='GlobalAveragePooling'), head=head)))
+
+
+def classifier(*args, **kwargs):
+    return build_model(classifier_config(*args, **kwargs))
+
+
+def detector_config(weight_norm=None):
+    """RetinaNet whose head has adders too, which no feature shows."""
+    adder = dict(type='AdderConv2d', weight_norm=weight_norm)
+    return Config(dict(default_scope='mmdet', model=dict(
+        type='RetinaNet',
+        backbone=dict(type='AdderResNet', depth=18, base_channels=4,
+                      stem_channels=4, conv_cfg=adder,
+                      out_indices=(1, 2, 3)),
+        neck=dict(type='FPN', in_channels=[8, 16, 32], out_channels=8,
+                  num_outs=3),
+        bbox_head=dict(
+            type='RetinaHead', num_classes=2, in_channels=8,
+            feat_channels=8, stacked_convs=1, conv_cfg=adder,
+            norm_cfg=dict(type='BN'),
+            anchor_generator=dict(
+                type='AnchorGenerator', ratios=[1.], scales=[4],
+                strides=[8, 16, 32])))))
+
+
+def trained_like(config):
+    """A model that a training could have left: nothing is as initialized."""
+    model = build_model(config)
+    torch.manual_seed(0)
+    for layer in model.modules():
+        if isinstance(layer, AdderConv2d):
+            torch.nn.init.normal_(layer.weight, std=.1)
+            if layer.awn is not None:
+                torch.nn.init.uniform_(layer.awn.nu, .5, 2)
+                torch.nn.init.normal_(layer.awn.upsilon)
+    noise = torch.randn(4, 3, 64, 64)
+    reestimate_statistics(
+        model, [noise], lambda images: model(images, mode='tensor'))
+    return model
+
+
+def recorded_checkpoint(model, config):
+    return dict(state_dict=model.state_dict(),
+                meta=dict(cfg=config.pretty_text))
+
+
+def convert(checkpoint, config, source=None):
+    """What tools/convert_checkpoint.py does with a file's content."""
+    recorded = recorded_config(checkpoint, config)
+    return convert_checkpoint(
+        checkpoint['state_dict'], build_model(config), source,
+        recorded and build_model(recorded))
 
 
 @pytest.fixture(scope='module')
@@ -102,9 +156,10 @@ def test_lossless_conversions(trained, source, target):
 
 
 def test_ann_to_awn_by_sigma_and_mu(trained):
-    state = trained('ann').state_dict()
+    original = trained('ann')
+    state = original.state_dict()
     converted = convert_variant(
-        state, 'ann', set_weight_norm(classifier(20), 'awn'))
+        original, set_weight_norm(classifier(20), 'awn'))
     weight = state['backbone.layer2.0.conv1.weight']
     assert torch.equal(
         converted['backbone.layer2.0.conv1.weight'], weight)
@@ -114,45 +169,6 @@ def test_ann_to_awn_by_sigma_and_mu(trained):
     torch.testing.assert_close(
         converted['backbone.layer2.0.conv1.awn.upsilon'],
         weight.flatten(1).mean(1))
-
-
-def with_eps(model, eps):
-    for layer in model.modules():
-        if isinstance(layer, (AWN, WS)):
-            layer.eps = eps
-    return model
-
-
-@pytest.mark.parametrize('source, target', [
-    ('awn', 'ann'), ('ws', 'ann'), ('ws', 'awn'), ('awn', 'awn'),
-    ('ann', 'awn')])
-def test_eps_of_source_and_target_count(trained, source, target):
-    """Weights of a deviation near the root of eps: without it, 12 % off."""
-    model = with_eps(trained(source), 1e-2)
-    for layer in model.modules():
-        if isinstance(layer, AdderConv2d):
-            layer.weight.data.mul_(.1)
-    other = with_eps(set_weight_norm(classifier(20), target), 1e-3)
-    converted, deviation, _ = convert_checkpoint(
-        model.state_dict(), other, source, eps={'backbone': 1e-2})
-    assert deviation < 1e-10
-    images = torch.randn(2, 3, 32, 32)
-    assert largest_deviation(
-        outputs(model, images), outputs(other, images)) < 1e-5
-
-
-def test_ws_of_another_eps_is_refused(trained):
-    with pytest.raises(InputError, match=r'eps 1e-05.*ws layer \(eps 0.01'):
-        convert_checkpoint(trained('ws').state_dict(), trained('ws'), 'ws',
-                           eps={'backbone': 1e-2})
-
-
-def test_outputs_that_do_not_vary_prove_nothing(trained):
-    """A last norm of scale zero: any conversion would seem right."""
-    model = trained('ann')
-    model.head.bn.weight.data.zero_()
-    with pytest.raises(InputError, match='do not vary with the picture'):
-        convert_checkpoint(model.state_dict(), trained('awn'), 'ann')
 
 
 def test_refusals(trained, resnet20):
@@ -172,3 +188,109 @@ def test_refusals(trained, resnet20):
         convert_checkpoint(resnet20.state_dict(), classifier(50))
     with pytest.raises(InputError, match=r'of another shape.*\(10, 64\)'):
         convert_checkpoint(resnet20.state_dict(), classifier(20, None, 9))
+
+
+NORMS = dict(
+    ann=None, ws=dict(type='WS', eps=1e-2), awn=dict(type='AWN', eps=1e-2),
+    awn_other=dict(type='AWN', eps=1e-3), ws_other='WS')
+
+
+@pytest.mark.parametrize('make_config', [
+    lambda norm: classifier_config(20, norm), detector_config])
+@pytest.mark.parametrize('source, target', [
+    ('awn', 'ann'), ('ws', 'ann'), ('ws', 'awn_other'), ('ann', 'awn'),
+    ('awn', 'awn_other')])
+def test_eps_of_the_recorded_config(make_config, source, target):
+    """Weights as small as the root of eps, which then decides much."""
+    own, config = map(make_config, (NORMS[source], NORMS[target]))
+    model = trained_like(own)
+    converted, deviation, rounding = convert(
+        recorded_checkpoint(model, own), config)
+    assert deviation < 1e-10
+    assert rounding < 1e-5
+    loaded = build_model(config)
+    loaded.load_state_dict(converted)
+    images = torch.randn(2, 3, 64, 64)
+    assert largest_deviation(
+        outputs(model, images), outputs(loaded, images)) < 1e-5
+    for name, layer in model.named_modules():
+        if isinstance(layer, AdderConv2d):  # those of a head too
+            torch.testing.assert_close(
+                loaded.get_submodule(name).normalized_weight,
+                layer.normalized_weight)
+
+
+def test_other_eps_of_weight_standardization():
+    own = classifier_config(20, NORMS['ws'])
+    with pytest.raises(InputError, match=r'an ws layer with eps 0\.01'):
+        convert(recorded_checkpoint(trained_like(own), own),
+                classifier_config(20, NORMS['ws_other']))
+
+
+def test_variants_of_parts_may_differ():
+    """An ablation: the head of a detector without weight norm."""
+    own, config = detector_config('WS'), detector_config('AWN')
+    own.model.bbox_head.conv_cfg = dict(type='AdderConv2d')
+    model = trained_like(own)
+    _, deviation, _ = convert(recorded_checkpoint(model, own), config)
+    assert deviation < 1e-10
+    own.model.bbox_head.conv_cfg = None
+    with pytest.raises(InputError, match=r'bbox_head\.\S+: adders in one'):
+        convert(recorded_checkpoint(build_model(own), own), config)
+
+
+def test_source_is_the_recorded_one():
+    own, config = classifier_config(20, 'WS'), classifier_config(20, 'AWN')
+    checkpoint = recorded_checkpoint(trained_like(own), own)
+    with pytest.raises(InputError, match='--source ann, but .* says ws'):
+        convert(checkpoint, config, 'ann')
+    own.model.backbone.conv_cfg = None
+    checkpoint = recorded_checkpoint(build_model(own), own)
+    with pytest.raises(InputError, match='trained with convolutions'):
+        convert(checkpoint, config)
+
+
+@pytest.mark.parametrize('setting', [
+    dict(strides=(1, 1, 2)), dict(norm_cfg=dict(type='BN', eps=.1)),
+    dict(conv_cfg=dict(type='AdderConv2d', weight_norm=None))])
+def test_other_settings_with_the_same_keys_are_noticed(setting):
+    own, config = classifier_config(20, 'WS'), classifier_config(20)
+    own.model.backbone.update(setting)
+    checkpoint = recorded_checkpoint(trained_like(own), own)
+    if 'conv_cfg' in setting:  # the control
+        convert(checkpoint, config)
+        return
+    with pytest.raises(InputError, match='deviate by .* from those of the ws'):
+        convert(checkpoint, config)
+
+
+@pytest.mark.parametrize('spoil', [
+    lambda model: model.head.fc.weight.data.zero_(),
+    lambda model: model.head.bn.weight.data.fill_(1e-6),
+    lambda model: model.backbone.layer3[2].bn2.bias.data.fill_(-1e9)])
+def test_outputs_that_do_not_vary_prove_nothing(spoil):
+    config = classifier_config(20)
+    model = trained_like(config)
+    torch.nn.init.normal_(model.head.bn.bias)
+    spoil(model)
+    for target in (config, classifier_config(20, 'AWN')):
+        with pytest.raises(InputError, match='prove nothing: train it first'):
+            convert(recorded_checkpoint(model, config), target)
+
+
+@pytest.mark.parametrize('layer', [
+    'backbone.layer2.0.conv1', 'bbox_head.cls_convs.0.conv'])
+def test_a_fault_in_one_filter_is_noticed(monkeypatch, layer):
+    """Also where no feature shows it: in a head."""
+    own, config = detector_config('AWN'), detector_config()
+    checkpoint = recorded_checkpoint(trained_like(own), own)
+
+    def faulty(*args):
+        converted = convert_variant(*args)
+        converted[f'{layer}.weight'][0] *= 1.001
+        return converted
+
+    monkeypatch.setattr(
+        'mmadder.checkpoints.convert.convert_variant', faulty)
+    with pytest.raises(InputError, match='deviate by'):
+        convert(checkpoint, config)

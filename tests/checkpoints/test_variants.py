@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 from mmadder.checkpoints.state_dict import load_pretrained
 from mmadder.checkpoints.variants import (
     NAMES,
-    recorded_eps,
+    recorded_config,
     recorded_variants,
     require_variant,
 )
@@ -97,6 +97,49 @@ def test_config_is_not_executed(tmp_path):
     assert not path.exists()
 
 
+def test_recorded_config_builds_the_source():
+    own = make_config('awn')
+    own.model.backbone.update(
+        conv_cfg=dict(type='AdderConv2d', weight_norm=dict(
+            type='AWN', eps=.5)), frozen_stages=-1, init_cfg=dict(
+                type='Pretrained', checkpoint='none.pth'))
+    own.model.head.loss = dict(type='LabelSmoothLoss', label_smooth_val=.1)
+    config = make_config('ann', work_dir='here')
+    recorded = recorded_config(dict(meta=dict(cfg=own.pretty_text)), config)
+    assert recorded.work_dir == 'here'
+    model = build(recorded)
+    assert model.backbone.layer1[0].conv1.awn.eps == .5
+    assert model.backbone.frozen_stages == -1
+    assert config.model.backbone.conv_cfg == CONV_CFGS['ann']
+    assert recorded_config(dict(meta={}), config) is None
+
+
+@pytest.mark.parametrize('type_', [
+    'subprocess.Popen', 'ResNet', 'torch.nn.Linear', None, 3])
+@pytest.mark.parametrize('place', ['backbone', 'extra', 'list'])
+def test_recorded_config_chooses_no_types(type_, place):
+    own, config = make_config('ann'), make_config('awn')
+    own.model.pop('data_preprocessor', None)
+    part = dict(type=type_, args=['touch', 'ran'])
+    own.model.update(
+        {'list': dict(extra=[part])} if place == 'list' else {place: part})
+    with pytest.raises(InputError, match='which the config does not have'):
+        recorded_config(dict(meta=dict(cfg=own.pretty_text)), config)
+
+
+def test_recorded_types_are_the_own_ones():
+    """By name: a module of the file's choice is never imported."""
+    own, config = make_config('ann'), make_config('awn')
+    own.model.type = 'evil.Detector'
+    own.model._scope_ = 'evil'
+    own.model.backbone.type = 'evil.AdderResNet'
+    config.model.backbone.type = AdderResNet
+    recorded = recorded_config(dict(meta=dict(cfg=own.pretty_text)), config)
+    assert recorded.model.type == 'ImageClassifier'
+    assert recorded.model.backbone.type is AdderResNet
+    assert '_scope_' not in recorded.model
+
+
 @pytest.mark.parametrize('prefix', [None, 'backbone', 'backbone.'])
 @pytest.mark.parametrize('found', CONV_CFGS)
 @pytest.mark.parametrize('own', CONV_CFGS)
@@ -163,19 +206,3 @@ def test_runner_refuses_before_it_starts(save, cifar, tmp_path, verb):
                        r'*convert_checkpoint.py .*my_config.py .*file.pth '
                        'OUT.pth --source ws$'):
         runner.test() if verb == 'test' else runner.train()
-
-
-def test_eps_is_recorded_where_there_is_a_norm():
-    text = """
-model = dict(
-    backbone=dict(type='AdderResNet', conv_cfg=dict(
-        type='AdderConv2d', weight_norm=dict(type='AWN', eps=1e-2))),
-    neck=dict(type='AdderFPN', conv_cfg=dict(
-        type='AdderConv2d', weight_norm='WS')),
-    head=dict(type='AdderHead', conv_cfg=dict(type='AdderConv2d')))
-"""
-    checkpoint = dict(meta=dict(cfg=text))
-    assert recorded_variants(checkpoint) == dict(
-        backbone='awn', neck='ws', head='ann')
-    assert recorded_eps(checkpoint) == dict(backbone=1e-2, neck=1e-5)
-    assert recorded_eps({}) == {}

@@ -1,19 +1,12 @@
 """What a user can put right ends in one sentence and exit code 2."""
 
-import os
 import runpy
-import signal
 import sys
-import time
 from pathlib import Path
 
 import cv2
 import pytest
 import torch
-from mmengine.config import Config
-
-from mmadder import cli
-from mmadder.errors import InputError
 
 TOOLS = Path(__file__).parents[2] / 'tools'
 CONFIG = '''
@@ -127,51 +120,3 @@ def test_missing_picture_is_found_before_training(fails, config, voc):
     message = fails('train.py', config(), '--data-root', voc)
     assert message.splitlines()[0].startswith('train.py: 1 of 6 entries of ')
     assert 'train_0.jpg is empty' in message
-
-
-def test_real_bugs_keep_their_traceback():
-    with pytest.raises(ValueError, match='bug'):
-        with cli.short_messages('Interrupted.'):
-            raise ValueError('bug')
-
-
-def test_interrupt_where_exceptions_are_dropped(capsys):
-    class Dropping:
-
-        def __del__(self):
-            raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(SystemExit) as stop:
-            with cli.short_messages('Interrupted.'):
-                Dropping()
-                time.sleep(5)
-    finally:
-        signal.signal(signal.SIGINT, previous)
-    assert stop.value.code == 130
-    assert capsys.readouterr().err == 'Interrupted.\n'
-
-
-@pytest.mark.parametrize('default', [None, 'pretrained.pth'])
-def test_resume_finds_the_last_checkpoint(tmp_path, capsys, default):
-    cfg = Config(dict(work_dir=str(tmp_path), load_from=default))
-    cli.resume(cfg, 'auto')
-    assert cfg.load_from == default and 'resume' not in cfg
-    assert 'from the beginning' in capsys.readouterr().out
-    (tmp_path / 'epoch_3.pth').touch()
-    # As written from another directory, or before the work dir was moved.
-    (tmp_path / 'last_checkpoint').write_text('elsewhere/epoch_3.pth')
-    cli.resume(cfg, 'auto')
-    assert cfg.load_from == str(tmp_path / 'epoch_3.pth') and cfg.resume
-    # As left by a run that was killed while it wrote the name.
-    (tmp_path / 'last_checkpoint').write_text('')
-    os.utime(tmp_path / 'epoch_3.pth', (0, 0))
-    (tmp_path / 'epoch_10.pth').touch()
-    (tmp_path / 'best_accuracy_epoch_1.pth').touch()
-    cli.resume(cfg, 'auto')
-    assert cfg.load_from == str(tmp_path / 'epoch_10.pth')
-    (tmp_path / 'last_checkpoint').write_text('elsewhere/epoch_3.pth')
-    (tmp_path / 'epoch_3.pth').unlink()
-    with pytest.raises(InputError, match='epoch_3.pth'):
-        cli.resume(cfg, 'auto')

@@ -1,7 +1,5 @@
 """ResNets of adder layers, for classification and detection alike."""
 
-import os.path as osp
-
 from mmengine.model import update_init_info
 from mmengine.registry import MODELS
 from mmpretrain.models import ResNet, ResNet_CIFAR
@@ -9,6 +7,7 @@ from mmpretrain.models.backbones.resnet import BasicBlock
 
 from mmadder.checkpoints.state_dict import load_pretrained, split_pretrained
 from mmadder.errors import InputError
+from mmadder.files import require_file
 
 # Classifier of torchvision's ResNets, which have no backbone prefix.
 CLASSIFIER = ('fc.', )
@@ -100,15 +99,11 @@ class AdderResNet(ResNet):
         super().init_weights()
         self.init_cfg = init_cfg
         if first_time and pretrained is not None:
-            self._require_pretrained(pretrained['checkpoint'])
+            require_file(
+                pretrained['checkpoint'], 'pretrained checkpoint', 'train it '
+                'first, or set init_cfg=None to start from random weights')
             load_pretrained(self, ignore=CLASSIFIER, **pretrained)
             self._log_pretrained(pretrained['checkpoint'])
-
-    def _require_pretrained(self, checkpoint):
-        if '://' not in checkpoint and not osp.isfile(checkpoint):
-            raise InputError(f'pretrained checkpoint {checkpoint} does not '
-                             'exist; train it first, or set init_cfg=None to '
-                             'start from random weights')
 
     def _log_pretrained(self, checkpoint):
         # Present only while the whole model is being initialized.

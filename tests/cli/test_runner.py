@@ -1,0 +1,136 @@
+"""How a command begins, resumes and ends."""
+
+import os
+import signal
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+from mmengine.config import Config
+
+from mmadder import cli
+from mmadder.errors import InputError
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    """Return a function that writes a config without data, and its options."""
+    monkeypatch.setenv('LOCAL_RANK', '0')  # the code under test sets it
+
+    def write(text=''):
+        path = tmp_path / 'small.py'
+        path.write_text(f"model = dict(type='Any')\n{text}")
+        parser = cli.make_parser('Do')
+        return parser.parse_args([str(path)])
+
+    return write
+
+
+def hook_types(cfg):
+    return [hook['type'] for hook in cfg.custom_hooks]
+
+
+def test_hooks_are_added_once(config):
+    own = ['LossScaleHook', 'AdderClipGradHook', 'CheckpointCheckHook']
+    assert hook_types(cli.runner_config(config(), ())) == own
+    cfg = cli.runner_config(config(
+        "custom_hooks = [dict(type='EMAHook'), dict(type='AdderClipGradHook',"
+        ' priority=3)]'), ())
+    assert hook_types(cfg) == [
+        'EMAHook', 'AdderClipGradHook', 'LossScaleHook',
+        'CheckpointCheckHook']
+    assert cfg.custom_hooks[1].priority == 3
+
+
+@pytest.mark.parametrize('text, report', [
+    ('', 'absent'), ("default_scope = 'mmpretrain'", 'absent'),
+    ("default_scope = 'mmdet'", dict(type='DetectionReportHook')),
+    ("default_scope = 'mmdet'\ndefault_hooks = dict(report=None)", None)])
+def test_detectors_get_a_report_unless_the_config_refuses(
+        config, text, report):
+    cfg = cli.runner_config(config(text), ())
+    assert (cfg.get('default_hooks') or {}).get('report', 'absent') == report
+
+
+def test_work_dir(config):
+    assert cli.runner_config(config(), ()).work_dir == 'work_dirs/small'
+    args = config("work_dir = 'own'")
+    assert cli.runner_config(args, ()).work_dir == 'own'
+    args.work_dir = 'given'
+    assert cli.runner_config(args, ()).work_dir == 'given'
+
+
+@pytest.mark.parametrize('error, message', [
+    (InputError('--x is wrong'), '--x is wrong'),
+    (FileNotFoundError('no a.txt'), 'no a.txt'),
+    # As a worker process of a data loader sends it.
+    (InputError('Caught InputError in worker.\nTraceback:\n  line 3\n'
+                'mmadder.errors.InputError: b.jpg is empty\n'),
+     'b.jpg is empty')])
+def test_what_the_user_can_mend_is_a_sentence(
+        monkeypatch, capsys, error, message):
+    monkeypatch.setattr(sys, 'argv', ['tools/do.py'])
+    with pytest.raises(SystemExit) as stop:
+        with cli.short_messages('Interrupted.'):
+            raise error
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == f'do.py: {message}\n'
+
+
+def test_runner_of_the_named_type(monkeypatch):
+    """A config may name its own; the default is MMEngine's."""
+    built = []
+    monkeypatch.setattr(
+        'mmadder.cli.runner.RUNNERS', SimpleNamespace(build=built.append))
+    cfg = Config(dict(launcher='none', runner_type='Special'))
+    cli.build_runner(cfg)
+    assert built == [cfg]
+
+
+def test_real_bugs_keep_their_traceback():
+    with pytest.raises(ValueError, match='bug'):
+        with cli.short_messages('Interrupted.'):
+            raise ValueError('bug')
+
+
+def test_interrupt_where_exceptions_are_dropped(capsys):
+    class Dropping:
+
+        def __del__(self):
+            raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(SystemExit) as stop:
+            with cli.short_messages('Interrupted.'):
+                Dropping()
+                time.sleep(5)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == 'Interrupted.\n'
+
+
+@pytest.mark.parametrize('default', [None, 'pretrained.pth'])
+def test_resume_finds_the_last_checkpoint(tmp_path, capsys, default):
+    cfg = Config(dict(work_dir=str(tmp_path), load_from=default))
+    cli.resume(cfg, 'auto')
+    assert cfg.load_from == default and 'resume' not in cfg
+    assert 'from the beginning' in capsys.readouterr().out
+    (tmp_path / 'epoch_3.pth').touch()
+    # As written from another directory, or before the work dir was moved.
+    (tmp_path / 'last_checkpoint').write_text('elsewhere/epoch_3.pth')
+    cli.resume(cfg, 'auto')
+    assert cfg.load_from == str(tmp_path / 'epoch_3.pth') and cfg.resume
+    # As left by a run that was killed while it wrote the name.
+    (tmp_path / 'last_checkpoint').write_text('')
+    os.utime(tmp_path / 'epoch_3.pth', (0, 0))
+    (tmp_path / 'epoch_10.pth').touch()
+    (tmp_path / 'best_accuracy_epoch_1.pth').touch()
+    cli.resume(cfg, 'auto')
+    assert cfg.load_from == str(tmp_path / 'epoch_10.pth')
+    (tmp_path / 'last_checkpoint').write_text('elsewhere/epoch_3.pth')
+    (tmp_path / 'epoch_3.pth').unlink()
+    with pytest.raises(InputError, match='epoch_3.pth'):
+        cli.resume(cfg, 'auto')
