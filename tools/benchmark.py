@@ -1,9 +1,10 @@
 """Times adder convolutions and adder networks beside their peers.
 
-Operators (the default) on the layers of a network, or whole models. All
-candidates run in turn, round by round, in one process that keeps its freed
-memory; the tables give medians and ratios, which drift less than times do.
-faiss is a peer where it is installed.
+Operators (the default) on the layers of a network, or whole models, or, with
+--device cuda, the checked operators on a GPU. All candidates run in turn,
+round by round, in one process that keeps its freed memory; the tables give
+medians and ratios, which drift less than times do. faiss is a peer where it
+is installed.
 
 Examples:
     python tools/benchmark.py                     # what the targets speak of
@@ -11,9 +12,9 @@ Examples:
     python tools/benchmark.py --threads 1 2 --memory --json operators.json
     python tools/benchmark.py --models            # all, a few minutes
     python tools/benchmark.py --models resnet18 --no-compile
+    python tools/benchmark.py --device cuda --batch 32
 """
 import argparse
-import json
 import os
 import platform
 import sys
@@ -22,6 +23,12 @@ import sys
 # which costs whoever allocates most, not whoever computes most.
 MALLOC = dict(MALLOC_MMAP_MAX_='0', MALLOC_TRIM_THRESHOLD_='4000000000',
               MALLOC_TOP_PAD_='67108864')
+# Options that would be ignored.
+WITHOUT_EFFECT = {
+    'without --models': ('no_compile', ),
+    'with --models': ('layers', 'what', 'batch'),
+    'with --device cuda': (
+        'models', 'what', 'no_compile', 'threads', 'memory')}
 
 
 def parse_args():
@@ -30,11 +37,11 @@ def parse_args():
     parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu',
                         help='cuda: check the kernels, then time them')
     parser.add_argument(
-        '--layers', nargs='+', choices=SHAPE_SETS, default=['targets'],
-        help='whose layers (default: targets, of several networks)')
+        '--layers', nargs='+', choices=SHAPE_SETS,
+        help='whose layers (default: targets, of several networks; on a GPU '
+        'resnet18)')
     parser.add_argument(
         '--what', nargs='+', choices=operators.GROUPS,
-        default=list(operators.GROUPS),
         help='kinds of calls (default: all)')
     parser.add_argument(
         '--models', nargs='*', choices=networks.BENCHMARKS,
@@ -45,13 +52,20 @@ def parse_args():
     parser.add_argument('--batch', type=int,
                         help='images per layer (default: as in training '
                         'or inference of the network)')
-    parser.add_argument('--threads', type=int, nargs='+', default=[1],
+    parser.add_argument('--threads', type=int, nargs='+',
                         help='one number, or several to compare (default: 1)')
     parser.add_argument('--rounds', type=int, default=7)
     parser.add_argument('--memory', action='store_true',
                         help='also the peak memory of each call')
     parser.add_argument('--json', metavar='FILE', help='write figures here')
     args = parser.parse_args()
+    refuse_without_effect(parser, args)
+    args.layers = args.layers or [
+        'resnet18' if args.device == 'cuda' else 'targets']
+    args.what = args.what or list(operators.GROUPS)
+    args.threads = args.threads or [1]
+    if args.models == []:
+        args.models = list(networks.BENCHMARKS)
     for name in ('batch', 'rounds'):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             parser.error(f'--{name} must be at least 1')
@@ -60,9 +74,16 @@ def parse_args():
     if args.batch and 'targets' in args.layers:
         parser.error('--batch: the layers of "targets" have batches of their '
                      'own; choose others with --layers')
-    if args.models == []:
-        args.models = list(networks.BENCHMARKS)
     return args
+
+
+def refuse_without_effect(parser, args):
+    """End with a sentence if an option that is given would be ignored."""
+    case = ('with --device cuda' if args.device == 'cuda' else
+            'without --models' if args.models is None else 'with --models')
+    for name in WITHOUT_EFFECT[case]:
+        if getattr(args, name) not in (None, False):
+            parser.error(f'--{name.replace("_", "-")} has no effect {case}')
 
 
 def processor():
@@ -108,8 +129,7 @@ def run_operators(args):
     """Measure, print; the figures as JSON takes them."""
     figures = {}
     for name in args.layers:
-        make = SHAPE_SETS[name]
-        layers = make(args.batch) if args.batch else make()
+        layers = distinct_layers(name, args.batch)
         by_threads = {threads: measure_layers(layers, threads, args)
                       for threads in dict.fromkeys(args.threads)}
         for threads, results in by_threads.items():
@@ -148,24 +168,37 @@ def run_models(args):
     return figures
 
 
+def run_cuda(args):
+    layers = [layer for name in args.layers
+              for layer in distinct_layers(name, args.batch)]
+    return cuda.measure(layers, args.rounds)
+
+
 def show(lines):
     print(*lines, sep='\n', flush=True)
 
 
-def main():
-    args = parse_args()
-    if args.device == 'cuda':
-        layers = [layer for name in args.layers
-                  for layer in SHAPE_SETS[name](*filter(None, [args.batch]))]
-        return cuda.main(layers, args.rounds, args.json)
+def describe(device):
+    """What the figures depend on: {name: version or model}."""
     machine = dict(processor=processor(), torch=torch.__version__,
                    mmadder=mmadder.__version__)
+    if device == 'cuda':
+        cuda.require_gpu()
+        machine.update(gpu=torch.cuda.get_device_name(),
+                       cuDNN=torch.backends.cudnn.version())
+    return machine
+
+
+def main():
+    args = parse_args()
+    machine = describe(args.device)
     print(', '.join(f'{key} {value}' for key, value in machine.items()))
-    figures = run_models(args) if args.models else run_operators(args)
+    run = (run_cuda if args.device == 'cuda' else
+           run_models if args.models else run_operators)
+    figures = run(args)
     if args.json:
-        with open(args.json, 'w') as file:
-            json.dump(dict(arguments=vars(args), machine=machine,
-                           figures=figures), file, indent=1)
+        write_json(args.json, dict(
+            arguments=vars(args), machine=machine, figures=figures))
 
 
 if __name__ == '__main__':
@@ -175,6 +208,9 @@ if __name__ == '__main__':
     import torch
 
     import mmadder
+    from mmadder import cli
     from mmadder.benchmark import cuda, networks, operators, summary, timing
-    from mmadder.benchmark.shapes import SHAPE_SETS
-    main()
+    from mmadder.benchmark.shapes import SHAPE_SETS, distinct_layers
+    from mmadder.files import write_json
+    with cli.short_messages('Interrupted.'):
+        main()

@@ -2,50 +2,40 @@
 
 First correctness: values and gradients on the GPU against the CPU and the
 float64 reference, and compute-sanitizer where it is installed. Then the time
-of each ResNet-18 layer beside cuDNN's convolution, a naive adder kernel
+of each layer beside cuDNN's convolution, a naive adder kernel
 (naive_adder.cu) and unfold + cdist.
 """
-import json
-import math
+import functools
 import shutil
-import statistics
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from torch.nn.modules.utils import _pair
-from torch.utils import cpp_extension
 
 from mmadder.errors import InputError
 from mmadder.ops import adder_conv2d, reference
 from mmadder.ops.extension import kernel_devices
 
-# (in channels, in size, out channels, kernel, stride, groups)
+from . import operators, summary, timing
+from .operators import Problem
+from .shapes import Layer
+
 CHECKED = {
-    'tails of tiles': (48, 13, 130, 3, 2, 1),
-    'few channels': (3, 17, 20, 5, 1, 1),
-    'groups': (32, 12, 48, 3, 1, 2),
-    'depthwise': (24, 9, 24, 3, 1, 24),
-    '1x1 with stride': (64, 14, 128, 1, 2, 1),
+    'tails of tiles': Layer(2, 48, (13, 13), 130, 3, 2),
+    'few channels': Layer(2, 3, (17, 17), 20, 5),
+    'groups': Layer(2, 32, (12, 12), 48, 3, groups=2),
+    'depthwise': Layer(2, 24, (9, 9), 24, 3, groups=24),
+    '1x1 with stride': Layer(2, 64, (14, 14), 128, 1, 2),
 }
-SANITIZED = """
-import torch
-from mmadder.ops import adder_conv2d
-for channels, size, filters, kernel, stride, groups in {shapes}:
-    for dtype in (torch.float32, torch.float16):
-        x = torch.randn(2, channels, size, size, device='cuda', dtype=dtype,
-                        requires_grad=True)
-        w = torch.randn(filters, channels // groups, kernel, kernel,
-                        device='cuda', dtype=dtype, requires_grad=True)
-        adder_conv2d(x, w, None, stride, kernel // 2, 1, groups).sum(
-            ).backward()
-torch.cuda.synchronize()
-"""
+PLACES = (('cpu', torch.float32), ('cuda', torch.float32),
+          ('cuda', torch.float16), ('cuda', torch.bfloat16))
+# Largest error of a value, as a share of the largest value.
+LIMITS = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
-def require_gpu():
+def require_gpu() -> None:
     """Raise InputError with advice unless CUDA kernels can run here."""
     if 'cuda' not in kernel_devices():
         raise InputError(
@@ -56,182 +46,163 @@ def require_gpu():
             '--device cuda: torch finds no GPU on this machine')
 
 
-def relative_error(actual, expected):
-    actual, expected = actual.detach().double().cpu(), expected.double()
-    return ((actual - expected).abs().max() / expected.abs().max()).item()
+# ------------------------------------------------------------ correctness --
 
 
-def draw(batch, in_channels, size, out_channels, kernel, groups=1):
-    """Input after a ReLU and weight, on the CPU."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(batch, in_channels, *_pair(size), generator=generator)
-    w = torch.randn(out_channels, in_channels // groups, kernel, kernel,
-                    generator=generator)
-    return x.relu(), w
+def run_adder(problem: Problem, device: str,
+              dtype: torch.dtype) -> list[torch.Tensor]:
+    """[output, gradient of x, gradient of w] of the adder convolution."""
+    x, w, grad = (t.to(device, dtype).detach() for t in problem[1:])
+    leaves = x.requires_grad_(), w.requires_grad_()
+    y = adder_conv2d(*leaves, None, *problem.geometry)
+    return [y, *torch.autograd.grad(y, leaves, grad)]
 
 
-def errors(layer):
-    """Errors of output and both gradients, by dtype and on the CPU."""
-    in_channels, size, out_channels, kernel, stride, groups = layer
-    x, w = draw(2, in_channels, size, out_channels, kernel, groups)
-    args = (stride, kernel // 2, 1, groups)
-    y64 = reference.adder_conv2d(x.double(), w.double(), *args)
-    g = torch.randn(y64.shape, generator=torch.Generator().manual_seed(1))
-    expected = [y64, *reference.adder_conv2d_backward(
-        g.double(), x.double(), w.double(), *args)]
-    rows = {}
-    for device, dtype in (('cpu', torch.float32), ('cuda', torch.float32),
-                          ('cuda', torch.float16), ('cuda', torch.bfloat16)):
-        leaves = [t.to(device, dtype).requires_grad_() for t in (x, w)]
-        y = adder_conv2d(*leaves, None, *args)
-        grads = torch.autograd.grad(y, leaves, g.to(device, dtype))
-        rows[f'{device} {str(dtype)[6:]}'] = [
-            relative_error(a, b) for a, b in zip((y, *grads), expected)]
-    return rows
+def errors(layer: Layer, device: str, dtype: torch.dtype) -> list[float]:
+    """Errors of :func:`run_adder` against the float64 reference.
+
+    Returns:
+        Largest deviation over the largest value, of each tensor.
+    """
+    problem = Problem.random(layer)
+    x, w, grad = (t.double() for t in problem[1:])
+    expected = [
+        reference.adder_conv2d(x, w, *problem.geometry),
+        *reference.adder_conv2d_backward(grad, x, w, *problem.geometry)]
+    return [((a.detach().double().cpu() - b).abs().max() /
+             b.abs().max()).item()
+            for a, b in zip(run_adder(problem, device, dtype), expected)]
 
 
-def check():
-    """Print errors; raise RuntimeError if one is too large."""
-    limits = dict(float32=1e-4, float16=2e-2, bfloat16=1e-1)
+def check(places: Sequence[tuple[str, torch.dtype]] = PLACES) -> None:
+    """Print the errors of the CHECKED layers.
+
+    Args:
+        places: pairs of a device and a dtype.
+    Raises:
+        RuntimeError: one of them is too large.
+    """
     print(f'{"relative error":18}{"on":18}'
           f'{"output":>10}{"grad_input":>12}{"grad_weight":>12}')
     for name, layer in CHECKED.items():
-        for where, row in errors(layer).items():
+        for device, dtype in places:
+            where = f'{device} {str(dtype).removeprefix("torch.")}'
+            row = errors(layer, device, dtype)
             print(f'{name:18}{where:18}' + ''.join(
                 f'{error:{width}.1e}' for error, width in zip(
                     row, (10, 12, 12))))
-            limit = limits[where.split()[1]]
-            if not max(row) < limit:
+            if not max(row) < LIMITS[dtype]:
                 raise RuntimeError(
                     f'{name} on {where}: error {max(row):.1e} is above '
-                    f'{limit}')
+                    f'{LIMITS[dtype]}')
 
 
-def sanitize():
-    """Run compute-sanitizer's memcheck and racecheck, if it is there."""
+def run_checked(device: str = 'cuda') -> None:
+    """Run the CHECKED layers both ways: what compute-sanitizer watches."""
+    for layer in CHECKED.values():
+        for dtype in (torch.float32, torch.float16):
+            run_adder(Problem.random(layer), device, dtype)
+
+
+def sanitize() -> None:
+    """Run three checks of compute-sanitizer, if it is there."""
     tool = shutil.which('compute-sanitizer')
     if tool is None:
         print('compute-sanitizer was not found: left out')
         return
-    script = SANITIZED.format(shapes=list(CHECKED.values()))
-    for check in ('memcheck', 'racecheck', 'synccheck'):
+    script = f'from {__name__} import run_checked; run_checked()'
+    for name in ('memcheck', 'racecheck', 'synccheck'):
         subprocess.run(
-            [tool, '--tool', check, '--error-exitcode', '1', sys.executable,
+            [tool, '--tool', name, '--error-exitcode', '1', sys.executable,
              '-c', script], check=True)
-        print(f'compute-sanitizer {check}: nothing found')
+        print(f'compute-sanitizer {name}: nothing found')
+
+
+# ------------------------------------------------------------------- time --
+
+
+@functools.cache
+def naive_kernels():
+    """The compiled naive_adder.cu; takes a minute the first time."""
+    # Where there is no GPU, its import says so.
+    from torch.utils import cpp_extension
+    return cpp_extension.load(
+        'mmadder_naive_adder',
+        [str(Path(__file__).with_name('naive_adder.cu'))])
 
 
 class NaiveAdder(torch.autograd.Function):
-    """unfold, and one output per thread."""
-    kernels = None
-
-    @classmethod
-    def conv2d(cls, x, w, stride, padding):
-        size = [(extent + 2 * padding - w.shape[-1]) // stride + 1
-                for extent in x.shape[2:]]
-        columns = F.unfold(x, w.shape[2:], stride=stride, padding=padding)
-        y = cls.apply(columns, w.flatten(1))
-        return y.view(len(x), len(w), *size)
+    """(N, C * K * K, P), (C_out, C * K * K) to (N, C_out, P)."""
 
     @staticmethod
     def forward(ctx, columns, w):
         ctx.save_for_backward(columns, w)
-        return NaiveAdder.kernels.forward(columns.contiguous(), w)
+        return naive_kernels().forward(columns.contiguous(), w)
 
     @staticmethod
     def backward(ctx, grad):
         columns, w = ctx.saved_tensors
-        return tuple(NaiveAdder.kernels.backward(
+        return tuple(naive_kernels().backward(
             grad.contiguous(), columns.contiguous(), w))
 
 
-def cdist_conv2d(x, w, stride, padding):
-    size = [(extent + 2 * padding - w.shape[-1]) // stride + 1
-            for extent in x.shape[2:]]
-    columns = F.unfold(x, w.shape[2:], stride=stride, padding=padding)
-    y = -torch.cdist(columns.transpose(1, 2), w.flatten(1), p=1)
-    return y.transpose(1, 2).reshape(len(x), len(w), *size)
+def naive(problem: Problem) -> Callable:
+    """unfold, and one output per thread."""
+    layer, x, w, _ = problem
+    return lambda: NaiveAdder.apply(problem.unfold(x), w.flatten(1)).view(
+        layer.batch, layer.out_channels, *layer.out_size)
 
 
-def median_ms(calls, rounds):
-    """Median milliseconds of each call, in turn, by events on the GPU."""
-    for call in calls.values():
-        call()
-    times = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            start, end = (torch.cuda.Event(enable_timing=True)
-                          for _ in range(2))
-            start.record()
-            call()
-            end.record()
-            end.synchronize()
-            times[name].append(start.elapsed_time(end))
-    return {name: statistics.median(taken) for name, taken in times.items()}
+MAKERS = {'conv2d': operators.conv2d, 'adder': operators.adder('auto'),
+          'naive': naive, 'cdist': operators.cdist}
 
 
-def time_layer(rounds, layer):
-    """{'forward': {candidate: ms}, 'backward': ...} of one layer."""
-    x, w = (t.cuda().requires_grad_() for t in draw(*layer[:-1]))
-    stride, padding = layer.stride, layer.padding
-    layers = dict(
-        adder=lambda: adder_conv2d(x, w, None, stride, padding),
-        conv2d=lambda: F.conv2d(x, w, None, stride, padding),
-        naive=lambda: NaiveAdder.conv2d(x, w, stride, padding),
-        cdist=lambda: cdist_conv2d(x, w, stride, padding))
-    with torch.no_grad():
-        forward = median_ms(layers, rounds)
-    outputs = {name: layer() for name, layer in layers.items()}
-    grad = torch.randn_like(outputs['adder'])
-    backward = median_ms({
-        name: lambda y=y: torch.autograd.grad(
-            y, (x, w), grad, retain_graph=True)
-        for name, y in outputs.items()}, rounds)
-    return dict(forward=forward, backward=backward)
+def calls(problem: Problem, makers: dict[str, Callable] = MAKERS,
+          ) -> dict[str, dict[str, Callable]]:
+    """{'forward', 'backward': {candidate: callable}} of one layer.
+
+    The backward calls give the gradients of x and w, of a forward pass that
+    is run here.
+    """
+    leaves = [t.clone().requires_grad_() for t in problem[1:3]]
+    outputs = {name: make(problem._replace(x=leaves[0], w=leaves[1]))()
+               for name, make in makers.items()}
+    return dict(
+        forward={name: make(problem) for name, make in makers.items()},
+        backward={
+            name: lambda y=y: torch.autograd.grad(
+                y, leaves, problem.grad, retain_graph=True)
+            for name, y in outputs.items()})
 
 
-def main(layers, rounds, json_file=None):
-    """Check, then time layers (mmadder.benchmark.shapes.Layer).
+def measure(layers: Sequence[Layer], rounds: int) -> dict:
+    """Check, then time layers, and print both; :func:`require_gpu` before.
 
+    Returns:
+        {'without TF32', 'with TF32': {direction: {layer: {candidate:
+        seconds}}}}, layers by name. TF32 is that of conv2d.
     Raises:
-        SystemExit: no GPU, or a build without CUDA; the message says so.
         RuntimeError: a result is wrong.
     """
-    try:
-        require_gpu()
-    except InputError as error:
-        sys.exit(str(error))
-    print(f'{torch.cuda.get_device_name()}, torch {torch.__version__}, '
-          f'cuDNN {torch.backends.cudnn.version()}')
     check()
     sanitize()
-    NaiveAdder.kernels = cpp_extension.load(
-        'mmadder_naive_adder',
-        [str(Path(__file__).with_name('naive_adder.cu'))])
-    results = {}
+    figures = {}
     for tf32 in (False, True):
         torch.backends.cudnn.allow_tf32 = tf32
-        print('\nfloat32, conv2d '
-              f'{"with" if tf32 else "without"} TF32; times of others / ours')
-        for direction in ('forward', 'backward'):
-            print(f'{direction:28}{"adder ms":>10}{"conv2d":>10}{"naive":>10}'
-                  f'{"cdist":>10}')
-            ratios = []
-            for layer in layers:
-                name = str(layer)
-                key = f'{name}, TF32 {tf32}'
-                if key not in results:
-                    results[key] = time_layer(rounds, layer)
-                ms = results[key][direction]
-                ratios.append([ms[peer] / ms['adder'] for peer in (
-                    'conv2d', 'naive', 'cdist')])
-                print(f'{name:28}{ms["adder"]:10.3f}' + ''.join(
-                    f'{ratio:10.2f}' for ratio in ratios[-1]))
-            means = [math.exp(statistics.fmean(map(math.log, column)))
-                     for column in zip(*ratios)]
-            print(f'{"geometric mean":28}{"":10}' + ''.join(
-                f'{mean:10.2f}' for mean in means))
-    if json_file:
-        Path(json_file).write_text(json.dumps(
-            dict(gpu=torch.cuda.get_device_name(), milliseconds=results),
-            indent=1))
+        times = dict(forward={}, backward={})
+        for layer in layers:
+            for direction, candidates in calls(
+                    Problem.random(layer, 'cuda')).items():
+                times[direction][layer] = timing.median_times(
+                    candidates, rounds, synchronize=torch.cuda.synchronize)
+        what = f'with{"" if tf32 else "out"} TF32'
+        print(f'\n# float32, conv2d {what}', end='')
+        for direction, results in times.items():
+            print(*summary.ratio_table(
+                f'{direction}: conv2d / this', results,
+                [name for name in MAKERS if name != operators.BASELINE]),
+                sep='\n', flush=True)
+        figures[what] = {
+            direction: {str(layer): row for layer, row in results.items()}
+            for direction, results in times.items()}
+    return figures

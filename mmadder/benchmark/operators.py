@@ -1,4 +1,5 @@
 """The adder convolution of one layer, and its peers, as timed calls."""
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,44 +21,49 @@ class Problem(NamedTuple):
     grad: torch.Tensor  # of the output
 
     @classmethod
-    def random(cls, layer, device='cpu'):
+    def random(cls, layer: Layer, device: str = 'cpu') -> 'Problem':
         generator = torch.Generator().manual_seed(0)
         shapes = ((layer.batch, layer.in_channels, *layer.size),
-                  (layer.out_channels, layer.in_channels, layer.kernel,
-                   layer.kernel),
+                  (layer.out_channels, layer.in_channels // layer.groups,
+                   layer.kernel, layer.kernel),
                   (layer.batch, layer.out_channels, *layer.out_size))
         x, w, grad = (torch.randn(shape, generator=generator).to(device)
                       for shape in shapes)
         return cls(layer, x.relu(), w, grad)
 
     @property
-    def geometry(self):
+    def geometry(self) -> tuple:
         """(stride, padding, dilation, groups) of the operators."""
         layer = self.layer
-        return ((layer.stride, ) * 2, (layer.padding, ) * 2, (1, 1), 1)
+        return ((layer.stride, ) * 2, (layer.padding, ) * 2, (1, 1),
+                layer.groups)
 
-    def columns(self, x):
-        """Windows of x as (N * H_out * W_out, C_in * K * K)."""
-        columns = torch.nn.functional.unfold(
+    def unfold(self, x: torch.Tensor) -> torch.Tensor:
+        """Windows of x as (N, C_in * K * K, H_out * W_out)."""
+        return torch.nn.functional.unfold(
             x, self.w.shape[2:], stride=self.layer.stride,
             padding=self.layer.padding)
-        return columns.transpose(1, 2).flatten(0, 1)
+
+    def rows(self, x: torch.Tensor) -> torch.Tensor:
+        """Windows of x as (N * H_out * W_out, C_in * K * K)."""
+        return self.unfold(x).transpose(1, 2).flatten(0, 1)
 
 
 # ---------------------------------------------------------------- forward --
 
 
-def conv2d(problem, layout=torch.contiguous_format):
+def conv2d(problem: Problem,
+           layout: torch.memory_format = torch.contiguous_format) -> Callable:
     x, w = (t.contiguous(memory_format=layout) for t in problem[1:3])
     geometry = problem.geometry
     return lambda: torch.nn.functional.conv2d(x, w, None, *geometry)
 
 
-def conv2d_channels_last(problem):
+def conv2d_channels_last(problem: Problem) -> Callable:
     return conv2d(problem, torch.channels_last)
 
 
-def adder(mode):
+def adder(mode: str) -> Callable:
     def make(problem):
         _, x, w, _ = problem
         geometry = problem.geometry
@@ -65,7 +71,7 @@ def adder(mode):
     return make
 
 
-def adder_int8(problem):
+def adder_int8(problem: Problem) -> Callable:
     """Codes of one shared scale, packed weights, as in a quantized model."""
     _, x, w, _ = problem
     geometry = problem.geometry
@@ -80,18 +86,18 @@ def adder_int8(problem):
         *geometry)
 
 
-def cdist(problem):
+def cdist(problem: Problem) -> Callable:
     """unfold and torch.cdist(p=1)."""
     layer, x, w, _ = problem
 
     def run(x=x, w=w):
-        distances = torch.cdist(problem.columns(x), w.flatten(1), p=1)
+        distances = torch.cdist(problem.rows(x), w.flatten(1), p=1)
         return -distances.view(layer.batch, *layer.out_size, -1).permute(
             0, 3, 1, 2)
     return run
 
 
-def faiss_l1(problem):
+def faiss_l1(problem: Problem) -> Callable | None:
     """faiss's pairwise L1 distances alone, of windows unfolded before."""
     try:
         import faiss
@@ -99,18 +105,19 @@ def faiss_l1(problem):
         return None
     faiss.omp_set_num_threads(torch.get_num_threads())
     columns, filters = (t.contiguous().numpy() for t in (
-        problem.columns(problem.x), problem.w.flatten(1)))
+        problem.rows(problem.x), problem.w.flatten(1)))
     return lambda: faiss.pairwise_distances(
         columns, filters, metric=faiss.METRIC_L1)
 
 
-def plain_pytorch(problem):
+def plain_pytorch(problem: Problem) -> Callable | None:
     """mmadder.ops.reference, image by image."""
     layer, x, w, _ = problem
-    if layer.elements / layer.batch > MOST_DIFFERENCES:
+    if layer.terms / layer.batch > MOST_DIFFERENCES:
         return None
-    return lambda: [reference.adder_conv2d(
-        image, w, layer.stride, layer.padding) for image in x.split(1)]
+    geometry = problem.geometry
+    return lambda: [reference.adder_conv2d(image, w, *geometry)
+                    for image in x.split(1)]
 
 
 # -------------------------------------------------------------- gradients --
@@ -124,15 +131,15 @@ def _convolution_backward(problem, mask):
         mask)
 
 
-def conv2d_input_grad(problem):
+def conv2d_input_grad(problem: Problem) -> Callable:
     return _convolution_backward(problem, (True, False, False))
 
 
-def conv2d_weight_grad(problem):
+def conv2d_weight_grad(problem: Problem) -> Callable:
     return _convolution_backward(problem, (False, True, False))
 
 
-def adder_input_grad(form):
+def adder_input_grad(form: str) -> Callable:
     def make(problem):
         _, x, w, grad = problem
         geometry = problem.geometry
@@ -141,7 +148,7 @@ def adder_input_grad(form):
     return make
 
 
-def adder_weight_grad(problem):
+def adder_weight_grad(problem: Problem) -> Callable:
     _, x, w, grad = problem
     geometry = problem.geometry
     return lambda: OPS.adder_conv2d_weight_grad(grad, x, w, *geometry)
@@ -156,17 +163,17 @@ def _training_step(problem, forward):
     return step
 
 
-def conv2d_step(problem):
+def conv2d_step(problem: Problem) -> Callable:
     return _training_step(problem, lambda x, w: torch.nn.functional.conv2d(
         x, w, None, *problem.geometry))
 
 
-def adder_step(problem):
+def adder_step(problem: Problem) -> Callable:
     return _training_step(problem, lambda x, w: adder_conv2d(
         x, w, None, *problem.geometry))
 
 
-def cdist_step(problem):
+def cdist_step(problem: Problem) -> Callable:
     """The same sums, with other gradients: those of the distance."""
     return _training_step(problem, cdist(problem))
 
@@ -192,9 +199,9 @@ MAKERS = {name: make for group in GROUPS.values()
           for name, make in group.items()}
 
 
-def calls(layer, groups, device='cpu'):
+def calls(layer: Layer, groups: Sequence[str]) -> dict[str, Callable]:
     """{candidate: callable} of the baseline and the groups, for one layer."""
-    problem = Problem.random(layer, device)
+    problem = Problem.random(layer)
     names = [BASELINE] + [name for group in groups for name in GROUPS[group]]
     made = {name: MAKERS[name](problem) for name in dict.fromkeys(names)}
     return {name: call for name, call in made.items() if call is not None}

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +31,7 @@ _INSTRUCTION = re.compile(r'\s+/\*([0-9a-f]{4,})\*/\s+(.*?);')
 _BRANCH = re.compile(r'\bBRA\S*\s.*?(0x[0-9a-f]+)')
 
 
-def find_cuobjdump():
+def find_cuobjdump() -> str | None:
     """Path of cuobjdump from PATH, CUDA_HOME or Triton's wheel, or None."""
     candidates = [shutil.which('cuobjdump')]
     if 'CUDA_HOME' in os.environ:
@@ -57,7 +58,7 @@ class TiledKernel(NamedTuple):
     whole_taps: bool
 
     @classmethod
-    def from_name(cls, mangled):
+    def from_name(cls, mangled: str) -> 'TiledKernel | None':
         """The instance of a mangled name, or None for other kernels."""
         match = _KERNEL.search(mangled)
         if match is None:
@@ -71,11 +72,11 @@ class TiledKernel(NamedTuple):
             match['whole'] == '1')
 
     @property
-    def threads(self):
+    def threads(self) -> int:
         return self.rows // self.thread_rows * (self.pixels // 8)
 
     @property
-    def terms(self):
+    def terms(self) -> int:
         """Terms |x - w| of one thread in one trip through the loop."""
         return self.thread_rows * 8 * self.depth
 
@@ -83,29 +84,29 @@ class TiledKernel(NamedTuple):
 class Loop:
     """Instructions from the hottest backward branch's target to itself."""
 
-    def __init__(self, instructions):
+    def __init__(self, instructions: Sequence[str]):
         self.instructions = instructions
         self.opcodes = [opcode(text) for text in instructions]
         self.counts = collections.Counter(
             code.split('.')[0] for code in self.opcodes)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.instructions)
 
     @property
-    def useful(self):
+    def useful(self) -> int:
         return sum(self.counts[name] for name in USEFUL)
 
     @property
-    def useful_share(self):
+    def useful_share(self) -> float:
         return self.useful / len(self) if len(self) else 0.
 
-    def places(self, *names):
+    def places(self, *names: str) -> list[float]:
         """Where opcodes of these names stand, as a share of the loop."""
         return [i / len(self) for i, code in enumerate(self.opcodes)
                 if code.split('.')[0] in names]
 
-    def count(self, name, part=None):
+    def count(self, name: str, part: str | None = None) -> int:
         """Number of executed opcodes, of those with a part such as '128'."""
         return sum(code.split('.')[0] == name and
                    (part is None or part in code.split('.'))
@@ -114,20 +115,22 @@ class Loop:
 
 
 class Kernel(NamedTuple):
+    """What was counted of one compiled kernel."""
     name: str  # mangled
-    tiled: TiledKernel  # or None
+    tiled: TiledKernel | None
     loop: Loop
     local: int  # instructions that move registers to memory and back
     registers: int
     shared_bytes: int
 
 
-def opcode(instruction):
+def opcode(instruction: str) -> str:
+    """Return its name, such as 'LDS.128'; a predicate stands before it."""
     words = instruction.split()
     return words[1] if words[0].startswith('@') else words[0]
 
 
-def main_loop(body):
+def main_loop(body: Sequence[tuple[int, str]]) -> Loop:
     """The backward branch around most useful instructions, smallest first."""
     best = Loop([])
     for address, text in body:
@@ -141,20 +144,19 @@ def main_loop(body):
     return best
 
 
-def read_kernels(binary, arch, cuobjdump=None):
-    """Return the Kernels of a library, object or cubin for one arch.
+def read_kernels(binary: str | Path, arch: str) -> list[Kernel]:
+    """Return the kernels of a library, object or cubin for one arch.
 
     Args:
-        binary (str | Path): file with device code.
-        arch (str): such as 'sm_80'.
-        cuobjdump (str | None): the tool; looked for by default.
+        binary: file with device code.
+        arch: such as 'sm_80'.
     Raises:
-        RuntimeError: no cuobjdump.
+        InputError: no cuobjdump, or no kernels for this arch.
     """
-    tool = cuobjdump or find_cuobjdump()
+    tool = find_cuobjdump()
     if tool is None:
-        raise RuntimeError('cuobjdump was not found: it comes with the CUDA '
-                           'toolkit and with `pip install triton`')
+        raise InputError('cuobjdump was not found: it comes with the CUDA '
+                         'toolkit and with `pip install triton`')
     usage = _resource_usage(_run(tool, '-res-usage', arch, binary))
     kernels, name, body = [], None, []
 

@@ -1,7 +1,12 @@
 """What `tools/benchmark.py` prints of its figures."""
 import statistics
+from collections.abc import Sequence
+from typing import Any
 
 from .operators import BASELINE, GROUPS
+from .shapes import Layer
+
+Results = dict[Layer, dict[str, float]]  # seconds of each candidate
 
 # (what, kernel, candidate, least mean, least of one shape), as ratios to
 # conv2d's forward on one thread of an AVX-512 core. Means are over the
@@ -18,12 +23,16 @@ PEER_TARGETS = [('max', 'faiss', 2.5), ('max', 'cdist', 30.)]
 LABEL = 36
 
 
-def ratios(results, candidate, kernel=None, least_channels=1,
-           other=BASELINE):
+def ratios(results: Results, candidate: str, kernel: int | None = None,
+           least_channels: int = 1, other: str = BASELINE) -> list[float]:
     """Speed of a candidate over another's forward, layer by layer.
 
     Args:
-        results (dict[Layer, dict[str, float]]): seconds of each candidate.
+        results: seconds of each candidate.
+        candidate: whose time is below the line.
+        kernel: only layers of this size.
+        least_channels: only layers with as many, in and out.
+        other: whose time is above the line.
     """
     return [times[other] / times[candidate]
             for layer, times in results.items()
@@ -32,39 +41,44 @@ def ratios(results, candidate, kernel=None, least_channels=1,
             min(layer.in_channels, layer.out_channels) >= least_channels]
 
 
-def _row(label, first, values, form):
+def _row(label, first, values):
     return f'{label:{LABEL}}{first:>10}' + ''.join(
-        f'{"-":>12}' if value is None else f'{format(value, form):>12}'
+        f'{"-":>12}' if value is None else f'{value:12.2f}'
         for value in values)
 
 
-def operator_table(results, groups):
-    """Lines: conv2d in ms, then how many times as fast the others are."""
+def operator_table(results: Results, groups: Sequence[str]) -> list[str]:
+    """Lines of a ratio_table for each group of candidates."""
     lines = []
     for group in groups:
         names = [name for name in GROUPS[group] if name != BASELINE and
                  any(name in times for times in results.values())]
-        if not names:
-            continue
-        lines.append('')
-        lines.append(f'{group + ": conv2d forward / this":{LABEL}}'
-                     f'{"conv2d ms":>10}' +
-                     ''.join(f'{name:>12}' for name in names))
-        for layer, times in results.items():
-            lines.append(_row(str(layer), f'{1e3 * times[BASELINE]:.2f}', [
-                times[BASELINE] / times[name] if name in times else None
-                for name in names], '.2f'))
-        for kernel in sorted({layer.kernel for layer in results}):
-            means = [ratios(results, name, kernel, LEAST_CHANNELS)
-                     for name in names]
-            lines.append(_row(
-                f'mean, {kernel}x{kernel}, C >= {LEAST_CHANNELS}', '', [
-                    statistics.geometric_mean(mean) if mean else None
-                    for mean in means], '.2f'))
+        if names:
+            lines += ratio_table(
+                f'{group}: conv2d forward / this', results, names)
     return lines
 
 
-def target_lines(results):
+def ratio_table(title: str, results: Results,
+                names: Sequence[str]) -> list[str]:
+    """Lines: conv2d in ms, then how many times as fast the others are."""
+    lines = ['', f'{title:{LABEL}}{"conv2d ms":>10}' +
+             ''.join(f'{name:>12}' for name in names)]
+    for layer, times in results.items():
+        lines.append(_row(str(layer), f'{1e3 * times[BASELINE]:.2f}', [
+            times[BASELINE] / times[name] if name in times else None
+            for name in names]))
+    for kernel in sorted({layer.kernel for layer in results}):
+        means = [ratios(results, name, kernel, LEAST_CHANNELS)
+                 for name in names]
+        lines.append(_row(
+            f'mean, {kernel}x{kernel}, C >= {LEAST_CHANNELS}', '', [
+                statistics.geometric_mean(mean) if mean else None
+                for mean in means]))
+    return lines
+
+
+def target_lines(results: Results) -> list[str]:
     """Lines: what the targets ask for, and what was measured."""
     lines = ['', 'Targets (an AVX-512 Zen 5 core, one thread)']
     for what, kernel, name, least_mean, least in TARGETS:
@@ -87,7 +101,8 @@ def _target(what, value, least):
     return f'{what:{LABEL}}{value:10.2f}{least:12.2f} {verdict}'
 
 
-def scaling_lines(by_threads, groups):
+def scaling_lines(by_threads: dict[int, Results],
+                  groups: Sequence[str]) -> list[str]:
     """Lines: geometric means of each candidate's speed-up by threads."""
     first, *others = by_threads
     lines = ['', f'{"speed-up":{LABEL}}' + ''.join(
@@ -108,11 +123,11 @@ def scaling_lines(by_threads, groups):
     return lines
 
 
-def memory_table(memory):
+def memory_table(memory: dict[Layer, dict[str, int]]) -> list[str]:
     """Lines: MiB that one call takes beside its operands.
 
     Args:
-        memory (dict): {layer or model: {candidate: bytes}}.
+        memory: bytes of each candidate.
     """
     names = list(dict.fromkeys(
         name for row in memory.values() for name in row))
@@ -125,26 +140,25 @@ def memory_table(memory):
     return lines
 
 
-def model_table(benchmark, times, memory):
+def model_table(benchmark: Any, times: dict[str, float],
+                memory: dict[str, int]) -> list[str]:
     """Lines: milliseconds, and time in units of the baseline's.
 
     Args:
-        times (dict[str, float]): seconds by variant.
-        memory (dict[str, int]): bytes by variant; may be empty.
+        benchmark: one of :mod:`.networks`.
+        times: seconds by variant.
+        memory: bytes by variant; may be empty.
     """
     unit = f'/ {benchmark.baseline}'
     lines = ['', f'{benchmark.title:54}{"ms":>10}{unit:>12}' +
              (f'{"MiB":>10}' if memory else '')]
     for name in benchmark.variants:
-        line = f'  {name:52}'
-        if name in times:
-            line += f'{1e3 * times[name]:10.1f}'
-            line += (f'{times[name] / times[benchmark.baseline]:12.2f}'
-                     if benchmark.baseline in times else f'{"-":>12}')
-            if name in memory:
-                line += f'{memory[name] / 2**20:10.0f}'
-        else:
+        if name not in times:
             continue
+        line = (f'  {name:52}{1e3 * times[name]:10.1f}'
+                f'{times[name] / times[benchmark.baseline]:12.2f}')
+        if name in memory:
+            line += f'{memory[name] / 2**20:10.0f}'
         lines.append(line)
     if hasattr(benchmark, 'summary'):
         lines.append(benchmark.summary(times))

@@ -3,22 +3,26 @@ import ctypes
 import math
 import statistics
 import time
+from collections.abc import Callable
+
+LEAST_SECONDS = 0.02  # of a candidate in a round
 
 
-def median_times(candidates, rounds, least=0.02, most=4., synchronize=None):
+def median_times(candidates: dict[str, Callable], rounds: int,
+                 most: float = 4.,
+                 synchronize: Callable | None = None) -> dict[str, float]:
     """Median seconds of each callable, all of them run in turn.
 
-    A round runs each candidate for at least `least` seconds, so drift of the
+    A round runs each candidate for at least LEAST_SECONDS, so drift of the
     machine meets all of them alike. A slow one sits out once it has had
     three rounds and `most` seconds.
 
     Args:
-        candidates (dict[str, callable]): without arguments.
-        rounds (int): at most.
-        synchronize (callable, optional): waits for what a candidate has
-            started, on devices that run behind.
-    Returns:
-        dict[str, float]
+        candidates: without arguments.
+        rounds: at most.
+        most: seconds of a slow candidate.
+        synchronize: waits for what a candidate has started, on devices that
+            run behind.
     """
 
     def seconds(run, count=1):
@@ -33,7 +37,7 @@ def median_times(candidates, rounds, least=0.02, most=4., synchronize=None):
     for name, run in candidates.items():
         first = seconds(run)  # also what is set up once
         taken = first if first > most / 3 else seconds(run)
-        repeats[name] = max(1, math.ceil(least / taken))
+        repeats[name] = max(1, math.ceil(LEAST_SECONDS / taken))
         turns[name] = min(rounds, max(3, int(most / taken)))
     times = {name: [] for name in candidates}
     for turn in range(rounds):
@@ -43,7 +47,7 @@ def median_times(candidates, rounds, least=0.02, most=4., synchronize=None):
     return {name: statistics.median(taken) for name, taken in times.items()}
 
 
-def peak_memory(call):
+def peak_memory(call: Callable) -> int:
     """Bytes that a call needs at its peak, its result included (Linux).
 
     What earlier calls have freed is given back to the system before, so it

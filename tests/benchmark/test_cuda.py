@@ -1,27 +1,13 @@
-"""What the GPU benchmark says where it cannot run, and its parts on a CPU."""
-import subprocess
-import sys
-from pathlib import Path
-
+"""What the GPU benchmark checks and times, on the CPU."""
 import pytest
 import torch
 
-from mmadder.benchmark import cuda
+from mmadder.benchmark import cuda, operators
+from mmadder.benchmark.operators import Problem
+from mmadder.benchmark.shapes import Layer
 from mmadder.errors import InputError
-from mmadder.ops import adder_conv2d
 
-TOOLS = Path(__file__).parents[2] / 'tools'
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason='for want of a GPU')
-def test_command_says_what_is_missing():
-    result = subprocess.run(
-        [sys.executable, TOOLS / 'benchmark.py', '--device', 'cuda'],
-        capture_output=True, text=True)
-    assert result.returncode == 1
-    message = result.stderr.strip().splitlines()[-1]
-    assert message.startswith('--device cuda: ')
-    assert 'no GPU on this machine' in message or 'MMADDER_CUDA=1' in message
+ON_CPU = [('cpu', dtype) for dtype in cuda.LIMITS]
 
 
 def test_build_without_cuda_is_said(monkeypatch):
@@ -30,21 +16,60 @@ def test_build_without_cuda_is_said(monkeypatch):
         cuda.require_gpu()
 
 
-def test_peer_is_the_same_function():
-    x, w = cuda.draw(2, 5, 9, 7, 3)
+def test_checked_layers_are_right_on_the_cpu(capsys):
+    cuda.check(ON_CPU)
+    cuda.run_checked('cpu')
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + len(cuda.CHECKED) * len(ON_CPU)
+    for line in lines[1:]:
+        errors = [float(word) for word in line.split()[-3:]]
+        # None is zero for want of a comparison, all are far below the limit.
+        assert all(0 < error < 1e-2 for error in errors), line
+
+
+def test_wrong_results_are_noticed(monkeypatch):
+    def scaled(*args):
+        y, *grads = original(*args)
+        return [1.001 * y, *grads]
+
+    original = cuda.run_adder
+    monkeypatch.setattr(cuda, 'run_adder', scaled)
+    with pytest.raises(RuntimeError,
+                       match='tails of tiles on cpu float32: error 1.0e-03'):
+        cuda.check([('cpu', torch.float32)])
+
+
+def test_nan_is_no_small_error(monkeypatch):
+    monkeypatch.setattr(cuda, 'run_adder', lambda *args: [
+        torch.full((1, ), torch.nan)] * 3)
+    with pytest.raises(RuntimeError, match='error nan'):
+        cuda.check([('cpu', torch.float32)])
+
+
+def test_timed_calls_go_both_ways():
+    """conv2d, adder and cdist; the naive kernel needs a GPU."""
+    problem = Problem.random(Layer(2, 5, (9, 8), 7, 3, 2))
+    makers = {name: make for name, make in cuda.MAKERS.items()
+              if name != 'naive'}
+    calls = cuda.calls(problem, makers)
+    assert [*calls['forward']] == [*calls['backward']] == [*makers]
+    outputs = {name: call() for name, call in calls['forward'].items()}
     torch.testing.assert_close(
-        cuda.cdist_conv2d(x, w, 2, 1),
-        adder_conv2d(x, w, None, 2, 1), rtol=1e-4, atol=1e-4)
+        outputs['adder'], outputs['cdist'], rtol=1e-4, atol=1e-4)
+    assert not any(y.requires_grad for y in outputs.values())
+    for name, step in (('adder', operators.adder_step),
+                       ('conv2d', operators.conv2d_step),
+                       ('cdist', operators.cdist_step)):
+        expected = step(problem)()
+        for _ in range(2):  # as often as one likes
+            torch.testing.assert_close(calls['backward'][name](), expected)
 
 
-def test_errors_of_the_cpu_are_small(monkeypatch):
-    """The comparison itself, with the CPU in place of the GPU."""
-    original = torch.Tensor.to
-    monkeypatch.setattr(
-        torch.Tensor, 'to', lambda tensor, device, *rest: original(
-            tensor, 'cpu' if device == 'cuda' else device, *rest))
-    for layer in cuda.CHECKED.values():
-        rows = cuda.errors(layer)
-        assert max(rows['cpu float32']) < 1e-5
-        assert max(rows['cuda float16']) < 2e-2
-        assert max(rows['cuda bfloat16']) < 1e-1
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+def test_naive_kernel_is_the_same_function():
+    problem = Problem.random(Layer(2, 5, (9, 8), 7, 3, 2), 'cuda')
+    calls = cuda.calls(problem)
+    for direction in calls.values():
+        torch.testing.assert_close(
+            direction['naive'](), direction['adder'](), rtol=1e-4, atol=1e-4)

@@ -8,18 +8,18 @@ times are calculated (docs/scaling.md).
 """
 import argparse
 import importlib.util
-import sys
 
 from mmadder import cli
-from mmadder.benchmark import cuda_time, sass
+from mmadder.benchmark import cuda_time, sass, shapes
+from mmadder.errors import InputError
+from mmadder.files import require_file
 
 IMAGENET, VOC = 1_281_167, 16_551
 WORK = {  # images of an epoch, adder layers of one image
     'ResNet-18, ImageNet, 224x224':
-        (IMAGENET, cuda_time.resnet18_layers(224, 224)),
+        (IMAGENET, shapes.resnet18(1, (224, 224))),
     'Faster R-CNN R18-FPN, VOC07+12, 608x1024':
-        (VOC, cuda_time.resnet18_layers(608, 1024) +
-         cuda_time.fpn_layers(608, 1024)),
+        (VOC, shapes.resnet18(1, (608, 1024)) + shapes.fpn(1, (608, 1024))),
 }
 
 
@@ -61,10 +61,14 @@ def show_times(gpu, kernels):
 
 def main():
     args = parse_args()
+    if args.file:
+        require_file(args.file, '--file')
     spec = importlib.util.find_spec('mmadder._C')
     binary = args.file or (spec and spec.origin)
     if binary is None:
-        sys.exit('mmadder is not built, and no --file was given')
+        raise InputError(
+            'mmadder is not built, and no --file was given; build it with '
+            '`MMADDER_CUDA=1 pip install -e . --no-build-isolation`')
     for arch in args.arch:
         kernels = [k for k in sass.read_kernels(binary, arch) if k.tiled]
         if not kernels:
