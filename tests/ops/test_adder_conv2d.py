@@ -232,19 +232,6 @@ def test_gradient_is_a_surrogate():
                 x, w, None, *GEOMETRIES[1].arguments), (x, w))
 
 
-@pytest.mark.parametrize('allowed', [True, False])
-def test_weight_gradient_restores_the_tf32_flag(allowed):
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = allowed
-    try:
-        x, w, g = GEOMETRIES[2].tensors()
-        torch.ops.mmadder.adder_conv2d_weight_grad(
-            g, x, w, *GEOMETRIES[2].arguments)
-        assert torch.backends.cudnn.allow_tf32 is allowed
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
-
-
 # ---------------------------------------------------------------- errors --
 
 X, W = torch.zeros(1, 4, 5, 5), torch.zeros(6, 4, 3, 3)
