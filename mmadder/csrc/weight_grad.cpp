@@ -64,12 +64,7 @@ at::Tensor adder_conv2d_weight_grad(
     at::IntArrayRef dilation, int64_t groups) {
   const auto g = conv2d_geometry(
       input.sizes(), weight.sizes(), stride, padding, dilation, groups);
-  TORCH_CHECK_VALUE(
-      grad_output.sizes() ==
-          at::IntArrayRef({g.batch, g.out_channels, g.out_h, g.out_w}),
-      "adder_conv2d_weight_grad: grad_output has shape ", grad_output.sizes(),
-      ", expected [", g.batch, ", ", g.out_channels, ", ", g.out_h, ", ",
-      g.out_w, "]");
+  check_grad_output("adder_conv2d_weight_grad", grad_output, g);
   if (g.batch == 0)
     return at::zeros_like(weight);
   const auto dtype =
