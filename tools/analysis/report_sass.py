@@ -7,11 +7,11 @@ times are calculated (docs/scaling.md).
     python tools/analysis/report_sass.py --arch sm_86 --file mine.cubin
 """
 import argparse
-import importlib.util
 import sys
 
 from mmadder import cli
 from mmadder.benchmark import cuda_time, sass
+from mmadder.ops.extension import BINARY
 
 IMAGENET, VOC = 1_281_167, 16_551
 WORK = {  # images of an epoch, adder layers of one image
@@ -61,10 +61,9 @@ def show_times(gpu, kernels):
 
 def main():
     args = parse_args()
-    spec = importlib.util.find_spec('mmadder._C')
-    binary = args.file or (spec and spec.origin)
-    if binary is None:
+    if not args.file and not BINARY.exists():
         sys.exit('mmadder is not built, and no --file was given')
+    binary = args.file or BINARY
     for arch in args.arch:
         kernels = [k for k in sass.read_kernels(binary, arch) if k.tiled]
         if not kernels:
