@@ -13,7 +13,6 @@ from torch import nn
 
 from mmadder.layers import AdderConv2d, set_loss_scale
 from mmadder.models import AdderResNet
-from mmadder.ops import adder_conv2d
 
 
 class Block(nn.Module):
