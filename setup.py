@@ -84,6 +84,9 @@ def make_extension():
     flags = ['-O3', '-std=c++17', '-fvisibility=hidden', '-fopenmp']
     settings = dict(
         name='mmadder._C',
+        # One binary for every Python of this torch: _C.abi3.so. Torch's
+        # BuildExtension defines Py_LIMITED_API and leaves its Python part out.
+        py_limited_api=True,
         depends=(glob(f'{CSRC}/**/*.h', recursive=True) +
                  glob(f'{CSRC}/**/*.cuh', recursive=True)),
         extra_link_args=['-fopenmp'])
@@ -136,5 +139,6 @@ if __name__ == '__main__':
     from torch.utils.cpp_extension import BuildExtension
     setup(
         ext_modules=[extension],
+        options=dict(bdist_wheel=dict(py_limited_api='cp311')),
         cmdclass=dict(build_ext=BuildExtension, build_py=BuildWithMimFiles),
         zip_safe=False)

@@ -49,7 +49,7 @@ def build():
         if not path.name.startswith(('_C.', '__pycache__')):
             link.unlink(missing_ok=True)
             link.symlink_to(path)
-    binary, = (BUILD / 'mmadder').glob('_C.*')
+    binary = BUILD / 'mmadder' / '_C.abi3.so'
     if b'__asan_init' not in binary.read_bytes():
         sys.exit(f'{binary} has no sanitizer in it: is the compiler GCC?')
 

@@ -91,4 +91,27 @@ inline Conv2dGeometry conv2d_geometry(
   return g;
 }
 
+// That a tensor is like input, as the kernels need it.
+inline void check_memory(const char* op, const at::Tensor& input,
+                         const at::Tensor& other, const char* name) {
+  TORCH_CHECK(
+      other.device() == input.device(), op, ": ", name, " is on ",
+      other.device(), ", input on ", input.device());
+  TORCH_CHECK(
+      other.scalar_type() == input.scalar_type(), op, ": ", name, " is ",
+      other.scalar_type(), ", input ", input.scalar_type());
+  TORCH_CHECK(
+      at::isFloatingType(input.scalar_type()), op,
+      ": floating-point tensors expected, got ", input.scalar_type());
+}
+
+inline void check_grad_output(const char* op, const at::Tensor& grad_output,
+                              const Conv2dGeometry& g) {
+  const int64_t expected[] = {g.batch, g.out_channels, g.out_h, g.out_w};
+  TORCH_CHECK_VALUE(
+      grad_output.sizes() == at::IntArrayRef(expected), op,
+      ": grad_output has shape ", grad_output.sizes(), ", expected ",
+      at::IntArrayRef(expected));
+}
+
 }  // namespace mmadder

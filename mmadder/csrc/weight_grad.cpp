@@ -3,23 +3,58 @@
 // weight gradient minus W times the sum of grad_output.
 #include <ATen/ATen.h>
 #include <torch/library.h>
+#include <torch/version.h>
+
+#include <mutex>
 
 #include "geometry.h"
 
 namespace mmadder {
 namespace {
 
+// Whether cuDNN's convolutions may round to TF32, in the whole process.
+#if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 10
+bool tf32_allowed() { return at::globalContext().allowTF32CuDNN(); }
+void allow_tf32(bool allow) {
+  at::globalContext().setAllowTF32CuDNN(allow);
+}
+#else  // the older functions raise once a user has set the precision
+bool tf32_allowed() {
+  return at::globalContext().float32Precision(
+             at::Float32Backend::CUDA, at::Float32Op::CONV) ==
+      at::Float32Precision::TF32;
+}
+void allow_tf32(bool allow) {
+  at::globalContext().setFloat32Precision(
+      at::Float32Backend::CUDA, at::Float32Op::CONV,
+      allow ? at::Float32Precision::TF32 : at::Float32Precision::IEEE);
+}
+#endif
+
 // The two terms nearly cancel, so TF32's ten bits would be a silent error.
+// Autograd runs a thread for each GPU: they take turns, or the first one to
+// end would give TF32 back to the others. Where the setting was inherited, it
+// comes back as the convolutions' own.
 class NoTF32 {
  public:
-  NoTF32() : allowed_(at::globalContext().allowTF32CuDNN()) {
-    at::globalContext().setAllowTF32CuDNN(false);
+  NoTF32() : lock_(mutex()), allowed_(tf32_allowed()) {
+    if (allowed_)
+      allow_tf32(false);
   }
-  ~NoTF32() { at::globalContext().setAllowTF32CuDNN(allowed_); }
+  ~NoTF32() {
+    if (allowed_)
+      allow_tf32(true);
+  }
   NoTF32(const NoTF32&) = delete;
   NoTF32& operator=(const NoTF32&) = delete;
 
  private:
+  static std::mutex& mutex() {
+    static std::mutex one;
+    return one;
+  }
+
+  const std::lock_guard<std::mutex> lock_;
   const bool allowed_;
 };
 
@@ -29,18 +64,12 @@ at::Tensor adder_conv2d_weight_grad(
     at::IntArrayRef dilation, int64_t groups) {
   const auto g = conv2d_geometry(
       input.sizes(), weight.sizes(), stride, padding, dilation, groups);
-  TORCH_CHECK_VALUE(
-      grad_output.sizes() ==
-          at::IntArrayRef({g.batch, g.out_channels, g.out_h, g.out_w}),
-      "adder_conv2d_weight_grad: grad_output has shape ", grad_output.sizes(),
-      ", expected [", g.batch, ", ", g.out_channels, ", ", g.out_h, ", ",
-      g.out_w, "]");
+  check_grad_output("adder_conv2d_weight_grad", grad_output, g);
   if (g.batch == 0)
     return at::zeros_like(weight);
   const auto dtype =
       weight.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   const auto grad = grad_output.to(dtype), w = weight.to(dtype);
-  const NoTF32 guard;
   auto grad_weight = input.numel() == 0  // all padding
       ? at::zeros_like(w)
       : std::get<1>(at::convolution_backward(
@@ -52,13 +81,22 @@ at::Tensor adder_conv2d_weight_grad(
       .to(weight.scalar_type());
 }
 
+at::Tensor adder_conv2d_weight_grad_cuda(
+    const at::Tensor& grad_output, const at::Tensor& input,
+    const at::Tensor& weight, at::IntArrayRef stride, at::IntArrayRef padding,
+    at::IntArrayRef dilation, int64_t groups) {
+  const NoTF32 guard;
+  return adder_conv2d_weight_grad(
+      grad_output, input, weight, stride, padding, dilation, groups);
+}
+
 }  // namespace
 
 TORCH_LIBRARY_IMPL(mmadder, CPU, m) {
   m.impl("adder_conv2d_weight_grad", adder_conv2d_weight_grad);
 }
 TORCH_LIBRARY_IMPL(mmadder, CUDA, m) {
-  m.impl("adder_conv2d_weight_grad", adder_conv2d_weight_grad);
+  m.impl("adder_conv2d_weight_grad", adder_conv2d_weight_grad_cuda);
 }
 
 }  // namespace mmadder

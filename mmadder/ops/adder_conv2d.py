@@ -1,5 +1,6 @@
 """The adder convolution: public function, fake kernels and autograd."""
 import torch
+from torch import Tensor
 from torch.nn.modules.utils import _pair
 
 from .extension import is_built, kernel_devices, require_extension
@@ -8,10 +9,13 @@ MODES = ('auto', 'exact', 'max')
 INPUT_GRADIENTS = ('hardtanh', 'sign')
 KERNEL_DEVICES = kernel_devices()
 DEVICES = KERNEL_DEVICES | {'meta'}  # the fake kernel's
+Extent = int | tuple[int, int]  # one for both axes, or (h, w)
 
 
-def adder_conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1,
-                 groups=1, *, mode='auto', input_gradient='hardtanh'):
+def adder_conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None,
+                 stride: Extent = 1, padding: Extent = 0,
+                 dilation: Extent = 1, groups: int = 1, *, mode: str = 'auto',
+                 input_gradient: str = 'hardtanh') -> Tensor:
     r"""Score each window by its negative l1 distance to each filter.
 
     .. math:: Y_{n,o,h,w} = b_o - \sum_{c,i,j}
@@ -70,7 +74,7 @@ def adder_conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1,
     return output if bias is None else output + bias.view(1, -1, 1, 1)
 
 
-def _check_device(input):
+def _check_device(input: Tensor) -> None:
     if input.device.type not in DEVICES:
         raise RuntimeError(
             f'adder_conv2d: input is on {input.device}, and mmadder was built '
@@ -79,7 +83,8 @@ def _check_device(input):
             'MMADDER_CUDA=1 pip install -e . --no-build-isolation')
 
 
-def _check(input, weight, bias, mode, input_gradient):
+def _check(input: Tensor, weight: Tensor, bias: Tensor | None, mode: str,
+           input_gradient: str) -> None:
     """What the operators cannot say in the user's words."""
     for name, value, choices in (('mode', mode, MODES),
                                  ('input_gradient', input_gradient,
@@ -106,7 +111,10 @@ def _check(input, weight, bias, mode, input_gradient):
             f'{tuple(weight.shape)}, got {tuple(bias.shape)}.')
 
 
-def output_size(input, weight, stride, padding, dilation):
+def output_size(
+        input: Tensor, weight: Tensor, stride: tuple[int, int],
+        padding: tuple[int, int], dilation: tuple[int, int]
+) -> tuple[int, int, int, int]:
     """(N, C_out, H_out, W_out); the geometry in pairs (h, w)."""
     size = [(extent + 2 * p - d * (kernel - 1) - 1) // s + 1
             for extent, kernel, s, p, d in zip(

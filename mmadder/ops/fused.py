@@ -7,16 +7,16 @@ ReLU that follow it::
     relu((Y - mean) * scale + bias + residual)
 
 mean, scale and bias are (C_out,), residual is shaped like the output or
-None. They have no gradient. :mod:`mmadder.inference.fusion` and
-:mod:`mmadder.inference` put them into models.
+None. They have no gradient. :mod:`mmadder.inference` puts them into models.
 """
 import torch
+from torch import Tensor
 
 from .adder_conv2d import output_size
 from .extension import is_built
 
 
-def pack_weight(weight, groups=1):
+def pack_weight(weight: Tensor, groups: int = 1) -> Tensor:
     """Lay a weight out as this processor's kernels read it.
 
     Args:

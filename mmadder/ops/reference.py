@@ -7,10 +7,14 @@ small tensors.
 """
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from torch.nn.modules.utils import _pair
 
+Extent = int | tuple[int, int]  # one for both axes, or (h, w)
 
-def _differences(input, weight, stride, padding, dilation, groups):
+
+def _differences(input: Tensor, weight: Tensor, stride: Extent,
+                 padding: Extent, dilation: Extent, groups: int) -> Tensor:
     """X - W for every output and tap: (N, G, C_out/G, C_in/G*K*K, P)."""
     geometry = dict(stride=stride, padding=padding, dilation=dilation)
     columns = F.unfold(input, weight.shape[2:], **geometry)
@@ -19,7 +23,9 @@ def _differences(input, weight, stride, padding, dilation, groups):
         1, groups, len(weight) // groups, -1, 1)
 
 
-def output_shape(input, weight, stride=1, padding=0, dilation=1):
+def output_shape(input: Tensor, weight: Tensor, stride: Extent = 1,
+                 padding: Extent = 0, dilation: Extent = 1
+                 ) -> tuple[int, int, int, int]:
     """(N, C_out, H_out, W_out) of a convolution."""
     size = [(extent + 2 * p - d * (k - 1) - 1) // s + 1
             for extent, k, s, p, d in zip(
@@ -28,7 +34,9 @@ def output_shape(input, weight, stride=1, padding=0, dilation=1):
     return (len(input), len(weight), *size)
 
 
-def adder_conv2d(input, weight, stride=1, padding=0, dilation=1, groups=1):
+def adder_conv2d(input: Tensor, weight: Tensor, stride: Extent = 1,
+                 padding: Extent = 0, dilation: Extent = 1,
+                 groups: int = 1) -> Tensor:
     """Forward: (N, C_in, H, W) to (N, C_out, H_out, W_out)."""
     difference = _differences(
         input, weight, stride, padding, dilation, groups)
@@ -36,8 +44,11 @@ def adder_conv2d(input, weight, stride=1, padding=0, dilation=1, groups=1):
     return -difference.abs().sum(3).reshape(shape)
 
 
-def adder_conv2d_backward(grad_output, input, weight, stride=1, padding=0,
-                          dilation=1, groups=1, input_gradient='hardtanh'):
+def adder_conv2d_backward(
+        grad_output: Tensor, input: Tensor, weight: Tensor,
+        stride: Extent = 1, padding: Extent = 0, dilation: Extent = 1,
+        groups: int = 1, input_gradient: str = 'hardtanh'
+) -> tuple[Tensor, Tensor]:
     """Surrogate gradients (grad_input, grad_weight), raw and unscaled.
 
     dY/dW = X - W; dY/dX = clip(W - X, -1, 1), or sign(W - X) with

@@ -126,16 +126,25 @@ def test_max_mode_is_refused():
         adder_conv2d(x, w, mode='exact'), adder_conv2d(x, w))
 
 
-@pytest.mark.parametrize('allowed', [True, False])
-def test_weight_gradient_ignores_tf32(allowed, monkeypatch):
-    monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', allowed)
+@pytest.fixture
+def conv_precision():
+    """Set the precision of cuDNN's convolutions for one test."""
+    conv = torch.backends.cudnn.conv
+    before = conv.fp32_precision
+    yield conv
+    conv.fp32_precision = before
+
+
+@pytest.mark.parametrize('value', ['tf32', 'ieee'])
+def test_weight_gradient_ignores_tf32(value, conv_precision):
+    conv_precision.fp32_precision = value
     tensors = BIG[0].tensors()
     grad = run(*(t.cuda() for t in tensors), BIG[0].arguments)[2]
     x, w, g = (t.double() for t in tensors)
     expected = reference.adder_conv2d_backward(
         g, x, w, *BIG[0].arguments)[1]
     assert_near(grad, expected, expected.abs().max(), 2e-5)
-    assert torch.backends.cudnn.allow_tf32 is allowed
+    assert conv_precision.fp32_precision == value
 
 
 def test_runs_on_the_current_stream():

@@ -3,13 +3,12 @@
 Needs the built extension and cuobjdump, no GPU. What a GPU makes of it is not
 tested here.
 """
-import importlib.util
 import os
 
 import pytest
 
 from mmadder.benchmark import sass
-from mmadder.ops.extension import kernel_devices
+from mmadder.ops.extension import BINARY, kernel_devices
 
 ARCHITECTURES = ('sm_80', 'sm_90')
 REGISTERS_PER_SM = 65536
@@ -49,8 +48,7 @@ def kernels():
         skip_or_fail('mmadder was built without CUDA')
     if sass.find_cuobjdump() is None:
         skip_or_fail('cuobjdump was not found')
-    binary = importlib.util.find_spec('mmadder._C').origin
-    found = {arch: [k for k in sass.read_kernels(binary, arch) if k.tiled]
+    found = {arch: [k for k in sass.read_kernels(BINARY, arch) if k.tiled]
              for arch in ARCHITECTURES}
     for arch, tiled in found.items():
         if not tiled:

@@ -82,8 +82,8 @@ def test_int8_clips_what_has_no_code():
     w = torch.zeros(1, 1, 1, 1, dtype=torch.uint8)
     one = torch.ones(1)
     y = torch.ops.mmadder.adder_conv2d_int8(
-        x.view(1, 1, 1, 6), w, pack_weight(w), 0.1, 50, 0 * one, one, 0 * one, None, False,
-        (1, 1), (0, 0), (1, 1), 1)
+        x.view(1, 1, 1, 6), w, pack_weight(w), 0.1, 50, 0 * one, one,
+        0 * one, None, False, (1, 1), (0, 0), (1, 1), 1)
     assert y.flatten().tolist() == pytest.approx(
         [-0., -4., -5., -6., -25.5, -0.])
 
@@ -105,8 +105,8 @@ def test_threads_do_not_change_a_bit(operator):
                     *geometry.arguments, 'auto'))
             else:
                 results.append(torch.ops.mmadder.adder_conv2d_int8(
-                    *codes, pack_weight(codes[1]), 0.1, 128, *norm, residual, True,
-                    *geometry.arguments))
+                    *codes, pack_weight(codes[1]), 0.1, 128, *norm, residual,
+                    True, *geometry.arguments))
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(results[0], results[1])
@@ -223,8 +223,8 @@ def test_errors_of_fused(change, message):
 def test_errors_of_int8(change, message):
     arguments = dict(
         input=X, weight=W.to(torch.uint8),
-        packed_weight=pack_weight(W.to(torch.uint8)), code_scale=0.1, zero_point=0,
-        mean=SIX, scale=SIX, bias=SIX, residual=None, relu=False,
+        packed_weight=pack_weight(W.to(torch.uint8)), code_scale=0.1,
+        zero_point=0, mean=SIX, scale=SIX, bias=SIX, residual=None, relu=False,
         stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1)
     with pytest.raises((ValueError, RuntimeError), match=message):
         torch.ops.mmadder.adder_conv2d_int8(**{**arguments, **change})

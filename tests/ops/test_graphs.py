@@ -13,7 +13,6 @@ from torch import nn
 
 from mmadder.layers import AdderConv2d, set_loss_scale
 from mmadder.models import AdderResNet
-from mmadder.ops import adder_conv2d
 
 
 class Block(nn.Module):
@@ -83,35 +82,6 @@ def test_compiled_network_has_no_graph_break():
         copy.deepcopy(model), backend='aot_eager', fullgraph=True)
     torch.testing.assert_close(
         compiled(x)[0], model(x)[0], rtol=1e-3, atol=1e-3)
-
-
-@pytest.fixture
-def seen_tf32(monkeypatch):
-    """Values of cuDNN's TF32 flag seen by convolution_backward."""
-    monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', True)
-    seen = []
-
-    def convolution_backward(grad, input, weight, *arguments):
-        seen.append(torch.backends.cudnn.allow_tf32)
-        return None, torch.zeros_like(weight), None
-
-    with torch.library._scoped_library('aten', 'IMPL') as library:
-        library.impl('convolution_backward', convolution_backward, 'CPU')
-        yield seen
-
-
-@pytest.mark.parametrize('compiled', [False, True])
-def test_weight_gradient_runs_without_tf32(seen_tf32, compiled):
-    """Also in a compiled backward, where Python has no say any more."""
-    w = torch.randn(4, 3, 3, 3, requires_grad=True)
-    x = torch.randn(2, 3, 6, 6)
-    function = torch.compile(
-        lambda x, w: adder_conv2d(x, w).square().sum(), backend='aot_eager',
-        fullgraph=True) if compiled else (
-            lambda x, w: adder_conv2d(x, w).square().sum())
-    function(x, w).backward()
-    assert seen_tf32 == [False]
-    assert torch.backends.cudnn.allow_tf32
 
 
 def test_exported_classifier():

@@ -1,5 +1,4 @@
 """One binary for every processor: dispatch, and no illegal instruction."""
-import importlib.util
 import os
 import re
 import shutil
@@ -9,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from mmadder.ops.extension import BINARY
 
 ROOT = Path(__file__).parents[2]
 UNITS = sorted(ROOT.glob('mmadder/csrc/cpu/kernels_*.cpp'))
@@ -26,10 +27,6 @@ def run_python(*arguments, isa=None, prefix=()):
     return subprocess.run(
         [*prefix, sys.executable, *arguments], env=environment,
         capture_output=True, text=True)
-
-
-def extension_path():
-    return importlib.util.find_spec('mmadder._C').origin
 
 
 # Without the package, whose other parts take minutes to import in qemu.
@@ -55,7 +52,7 @@ for geometry in geometries['GEOMETRIES']:
 def call(isa=None, prefix=()):
     """Loads the binary and compares its kernels with the reference."""
     return run_python(
-        '-c', CALL, extension_path(), ROOT / 'mmadder/ops/reference.py',
+        '-c', CALL, BINARY, ROOT / 'mmadder/ops/reference.py',
         ROOT / 'tests/geometries.py', isa=isa, prefix=prefix)
 
 
@@ -181,9 +178,8 @@ def strays(binary):
 
 def test_extended_instructions_stay_in_their_units():
     need('objdump', 'readelf')
-    binary = extension_path()
-    assert functions_with_extensions(binary), 'there are vector kernels'
-    assert not strays(binary)
+    assert functions_with_extensions(BINARY), 'there are vector kernels'
+    assert not strays(BINARY)
 
 
 @pytest.mark.parametrize('unit', UNITS, ids=lambda unit: unit.stem)

@@ -7,12 +7,12 @@ times are calculated (docs/scaling.md).
     python tools/analysis/report_sass.py --arch sm_86 --file mine.cubin
 """
 import argparse
-import importlib.util
 
 from mmadder import cli
 from mmadder.benchmark import cuda_time, sass, shapes
 from mmadder.errors import InputError
 from mmadder.files import require_file
+from mmadder.ops.extension import BINARY
 
 IMAGENET, VOC = 1_281_167, 16_551
 WORK = {  # images of an epoch, adder layers of one image
@@ -63,12 +63,11 @@ def main():
     args = parse_args()
     if args.file:
         require_file(args.file, '--file')
-    spec = importlib.util.find_spec('mmadder._C')
-    binary = args.file or (spec and spec.origin)
-    if binary is None:
+    elif not BINARY.exists():
         raise InputError(
             'mmadder is not built, and no --file was given; build it with '
             '`MMADDER_CUDA=1 pip install -e . --no-build-isolation`')
+    binary = args.file or BINARY
     for arch in args.arch:
         kernels = [k for k in sass.read_kernels(binary, arch) if k.tiled]
         if not kernels:

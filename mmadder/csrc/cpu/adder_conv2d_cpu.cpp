@@ -8,19 +8,6 @@
 namespace mmadder {
 namespace {
 
-void check_memory(const char* op, const at::Tensor& input,
-                  const at::Tensor& other, const char* name) {
-  TORCH_CHECK(
-      other.device() == input.device(), op, ": ", name, " is on ",
-      other.device(), ", input on ", input.device());
-  TORCH_CHECK(
-      other.scalar_type() == input.scalar_type(), op, ": ", name, " is ",
-      other.scalar_type(), ", input ", input.scalar_type());
-  TORCH_CHECK(
-      at::isFloatingType(input.scalar_type()), op,
-      ": floating-point tensors expected, got ", input.scalar_type());
-}
-
 // Half types are computed in float32.
 at::ScalarType compute_type(const at::Tensor& tensor) {
   return tensor.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
@@ -76,11 +63,7 @@ at::Tensor adder_conv2d_input_grad_cpu(
       "'");
   const auto g = conv2d_geometry(
       input.sizes(), weight.sizes(), stride, padding, dilation, groups);
-  const int64_t expected[] = {g.batch, g.out_channels, g.out_h, g.out_w};
-  TORCH_CHECK_VALUE(
-      grad_output.sizes() == at::IntArrayRef(expected), name,
-      ": grad_output has shape ", grad_output.sizes(), ", expected ",
-      at::IntArrayRef(expected));
+  check_grad_output(name, grad_output, g);
   if (skips_pixels(g)) {
     const auto grad_input = at::zeros(input.sizes(), input.options());
     met_pixels(g, grad_input)

@@ -17,7 +17,6 @@
 namespace mmadder::cpu {
 namespace {
 
-constexpr int64_t kBandPositions = 1024;
 // Shorter distances can be close to zero by chance, and gain little.
 constexpr int64_t kFewestTermsOfMax = 16;
 
@@ -33,29 +32,21 @@ struct Convolution {
   float* output;
 };
 
-// Some blocks of output channels of one band and group.
-struct Task {
-  const Band& band;
-  int64_t group, first_block, last_block;
-};
-
 // One thread's buffers and the task that it is at.
-class Worker {
+class ForwardWorker {
  public:
   // Returns false if the max form is too inaccurate, as far as looked at.
   bool run(const Convolution& conv, const Task& task) {
     const auto& g = conv.g;
     const auto& band = task.band;
-    region_ = {band.row * g.stride_h - g.pad_h,
-               (band.rows - 1) * g.stride_h +
-                   (g.kernel_h - 1) * g.dilation_h + 1,
-               band.column * g.stride_w - g.pad_w,
-               (band.columns - 1) * g.stride_w +
-                   (g.kernel_w - 1) * g.dilation_w + 1,
-               band.columns > 1 ? g.stride_w : 1};
-    image_ = packed_floats(region_, num_blocks(g.in_channels_per_group()));
+    const int64_t channels = g.in_channels_per_group();
+    region_ = seen_region(g, band);
+    image_ = packed_floats(region_, num_blocks(channels));
     pack(conv, task);
-    find_steps(g);
+    find_steps(
+        g, region_, num_blocks(channels), kBlock,
+        [&](int64_t b) { return padded_channels(channels, b) / kQuad; },
+        steps_);
     if (conv.form == kMax)
       find_sums(conv, band);
     bool accurate = true;
@@ -83,20 +74,6 @@ class Worker {
            channels, g.in_h, g.in_w, in.channel_stride, in.row_stride,
            in.column_stride},
           region_, conv.weight.shift(task.group), packed(n));
-  }
-
-  // One step for each tap of each input block, in floats.
-  void find_steps(const Conv2dGeometry& g) {
-    const int64_t channels = g.in_channels_per_group();
-    steps_.clear();
-    for (int64_t b = 0; b < num_blocks(channels); ++b)
-      for (int64_t kh = 0; kh < g.kernel_h; ++kh)
-        for (int64_t kw = 0; kw < g.kernel_w; ++kw)
-          steps_.push_back(
-              {b * region_.plane() +
-                   region_.pixel(kh * g.dilation_h, kw * g.dilation_w) *
-                       kBlock,
-               padded_channels(channels, b) / kQuad});
   }
 
   // Half the sum of x over the window of each position, for each chunk:
@@ -174,14 +151,10 @@ class Worker {
         ? conv.weight.limits(task.group, out_block)
         : nullptr;
     const float factor = conv.form == kMax ? -2.f : -1.f;
-    const bool whole_rows = band.columns == g.out_w;
-    const int64_t runs = band.images * (whole_rows ? 1 : band.rows);
-    const int64_t run = band.positions() / runs;  // contiguous in output
     bool accurate = true;
-    for (int64_t i = 0; i < runs; ++i) {
-      const int64_t n = band.n + (whole_rows ? i : i / band.rows);
-      const int64_t oh = band.row + (whole_rows ? 0 : i % band.rows);
-      const float* sums = sums_.get() + i * run * width;
+    for_each_run(band, g.out_w, [&](int64_t position, int64_t run, int64_t n,
+                                    int64_t oh) {
+      const float* sums = sums_.get() + position * width;
       for (int64_t l = 0; l < used; l += kBlock) {
         const int64_t oc = task.group * channels + first + l;
         const int64_t out = (n * g.out_channels + oc) * plane +
@@ -195,7 +168,7 @@ class Worker {
               moved(conv.epilogue, oc, out + p), conv.output + out + p,
               plane);
       }
-    }
+    });
     return accurate;
   }
 
@@ -218,21 +191,14 @@ class Worker {
 // Returns false, with an unfinished output, if checked and not accurate.
 bool convolve(const Convolution& conv) {
   const auto& g = conv.g;
-  const auto bands = make_bands(
-      g.batch, g.out_h, g.out_w,
-      band_positions(g.batch * g.out_h * g.out_w, kBandPositions));
-  const int64_t groups = static_cast<int64_t>(bands.size()) * g.groups;
-  const int64_t blocks = conv.weight.out_blocks();
-  const int64_t parts = channel_parts(groups, blocks);
   std::atomic<bool> accurate{true};
-  for_each_task<Worker>(groups * parts, [&](Worker& worker, int64_t i) {
-    const int64_t part = i % parts, band = i / parts;
-    if (accurate.load(std::memory_order_relaxed) &&
-        !worker.run(conv, {bands[band / g.groups], band % g.groups,
-                           part * blocks / parts,
-                           (part + 1) * blocks / parts}))
-      accurate = false;
-  });
+  for_each_task<ForwardWorker>(
+      g.batch, g.groups, conv.weight.out_blocks(), g.out_h, g.out_w,
+      [&](ForwardWorker& worker, const Task& task) {
+        if (accurate.load(std::memory_order_relaxed) &&
+            !worker.run(conv, task))
+          accurate = false;
+      });
   return accurate;
 }
 

@@ -2,6 +2,10 @@
 #include <ATen/ATen.h>
 #include <torch/library.h>
 
+#include <cmath>
+#include <limits>
+#include <optional>
+
 #include "drivers.h"
 #include "glue.h"
 
@@ -120,9 +124,9 @@ at::Tensor adder_conv2d_fused(
 
 at::Tensor adder_conv2d_int8(
     const at::Tensor& input, const at::Tensor& weight,
-    const at::Tensor& packed_weight, double code_scale, int64_t zero_point, const at::Tensor& mean, const at::Tensor& scale,
-    const at::Tensor& bias, const std::optional<at::Tensor>& residual,
-    bool relu, at::IntArrayRef stride, at::IntArrayRef padding,
+    const at::Tensor& packed_weight, double code_scale, int64_t zero_point,
+    const at::Tensor& mean, const at::Tensor& scale, const at::Tensor& bias,
+    const std::optional<at::Tensor>& residual, bool relu, at::IntArrayRef stride, at::IntArrayRef padding,
     at::IntArrayRef dilation, int64_t groups) {
   const char* op = "adder_conv2d_int8";
   const auto g = conv2d_geometry(

@@ -13,8 +13,6 @@
 namespace mmadder::cpu {
 namespace {
 
-constexpr int64_t kBandPositions = 1024;
-constexpr int64_t kChunkBytes = 20 * 1024;  // packed weights of one chunk
 constexpr float kNoShift[kBlock] = {};
 
 // Output row (column) of a tap for the phase's first input row (column).
@@ -61,9 +59,9 @@ std::vector<Phase> make_phases(const Conv2dGeometry& g) {
 
 // Weights as [group][input block][phase][output block][tap][4 * quads][lanes],
 // an input block being as wide as a tile.
-class PackedWeight {
+class PhasedWeight {
  public:
-  PackedWeight(const Conv2dGeometry& g, const Kernels& kernels, int vectors,
+  PhasedWeight(const Conv2dGeometry& g, const Kernels& kernels, int vectors,
                const std::vector<Phase>& phases)
       : g_(g),
         kernels_(kernels),
@@ -168,19 +166,13 @@ struct Gradient {
   const std::vector<Phase>& phases;
   const Images& grad_output;
   const Images& input;
-  const PackedWeight& weight;
+  const PhasedWeight& weight;
   float* grad_input;
-};
-
-// Some blocks of input channels of one band and group.
-struct Task {
-  const Band& band;
-  int64_t group, first_block, last_block;
 };
 
 // One thread's buffers and the task that it is at. All images of channels are
 // packed; of input and result, only the blocks of the task are used.
-class Worker {
+class GradientWorker {
  public:
   void run(const Gradient& gradient, const Task& task) {
     const auto& g = gradient.g;
@@ -249,7 +241,7 @@ class Worker {
     const int64_t block_bytes = kBlock * phase.taps.size() *
         gradient.vectors * gradient.kernels.lanes *
         static_cast<int64_t>(sizeof(float));
-    const int64_t chunk = std::max<int64_t>(kChunkBytes / block_bytes, 1);
+    const int64_t chunk = chunk_blocks(block_bytes);
     for (int64_t first = 0; first < out_blocks; first += chunk) {
       steps_.clear();
       for (int64_t b = first; b < std::min(first + chunk, out_blocks); ++b)
@@ -363,27 +355,21 @@ void adder_conv2d_input_grad_f32(
       : cpu::kernels();
   const int vectors = choose_vectors(g, kernels);
   const auto phases = make_phases(g);
-  PackedWeight packed(g, kernels, vectors, phases);
+  PhasedWeight packed(g, kernels, vectors, phases);
   packed.fill(weight);
-  const auto bands = make_bands(
-      g.batch, g.in_h, g.in_w,
-      band_positions(g.batch * g.in_h * g.in_w, kBandPositions));
-  const int64_t groups = static_cast<int64_t>(bands.size()) * g.groups;
-  // Parts must not share a block of 16 channels.
+  // Tasks must not share a block of 16 channels.
   const int64_t aligned =
       std::max<int64_t>(kBlock / (vectors * kernels.lanes), 1);
-  const int64_t blocks = ceil_div(packed.in_blocks(), aligned);
-  const int64_t parts = channel_parts(groups, blocks);
   const Gradient gradient{g,      kernels, slope,  vectors,   phases,
                           grad_output, input, packed, grad_input};
-  for_each_task<Worker>(groups * parts, [&](Worker& worker, int64_t i) {
-    const int64_t part = i % parts, band = i / parts;
-    worker.run(gradient,
-               {bands[band / g.groups], band % g.groups,
-                part * blocks / parts * aligned,
-                std::min((part + 1) * blocks / parts * aligned,
-                         packed.in_blocks())});
-  });
+  for_each_task<GradientWorker>(
+      g.batch, g.groups, ceil_div(packed.in_blocks(), aligned), g.in_h,
+      g.in_w, [&](GradientWorker& worker, Task task) {
+        task.first_block *= aligned;
+        task.last_block =
+            std::min(task.last_block * aligned, packed.in_blocks());
+        worker.run(gradient, task);
+      });
 }
 
 }  // namespace mmadder::cpu

@@ -14,8 +14,6 @@
 namespace mmadder::cpu {
 namespace {
 
-constexpr int64_t kBandPositions = 1024;
-constexpr int64_t kChunkBytes = 20 * 1024;  // packed weights of one chunk
 constexpr int64_t kChannels = kBlockBytes;  // in a block
 constexpr int64_t kEight = 8;
 
@@ -201,7 +199,7 @@ class PackedCodes {
 
 // What all threads share.
 template <typename Input>
-struct Convolution {
+struct CodeConvolution {
   const Conv2dGeometry& g;
   const Kernels& kernels;
   const Input* input;
@@ -211,60 +209,45 @@ struct Convolution {
   float* output;
 };
 
-// One thread's buffers and the band of one group that it is at.
+// One thread's buffers and the task that it is at.
 template <typename Input>
-class Worker {
+class CodeWorker {
  public:
-  void run(const Convolution<Input>& conv, const Band& band, int64_t group,
-           int64_t first_block, int64_t last_block) {
+  void run(const CodeConvolution<Input>& conv, const Task& task) {
     const auto& g = conv.g;
-    region_ = {band.row * g.stride_h - g.pad_h,
-               (band.rows - 1) * g.stride_h +
-                   (g.kernel_h - 1) * g.dilation_h + 1,
-               band.column * g.stride_w - g.pad_w,
-               (band.columns - 1) * g.stride_w +
-                   (g.kernel_w - 1) * g.dilation_w + 1,
-               band.columns > 1 ? g.stride_w : 1};
+    const auto& band = task.band;
     const int64_t channels = g.in_channels_per_group();
-    image_ = 4 * packed_floats(region_, ceil_div(channels, kChannels));
+    const int64_t blocks = ceil_div(channels, kChannels);
+    region_ = seen_region(g, band);
+    image_ = 4 * packed_floats(region_, blocks);
     packed_.reserve(band.images * image_ / 4);
     for (int64_t n = 0; n < band.images; ++n)
       pack_image(conv.input + ((band.n + n) * g.in_channels +
-                               group * channels) * g.in_h * g.in_w,
+                               task.group * channels) * g.in_h * g.in_w,
                  channels, g.in_h, g.in_w, conv.codes, region_, packed(n));
-    find_steps(g);
+    find_steps(
+        g, region_, blocks, kBlockBytes,
+        [&](int64_t b) { return num_eights(channels, b); }, steps_);
     sums_.reserve(band.positions() * conv.weight.width());
-    for (int64_t ob = first_block; ob < last_block; ++ob) {
-      add_all(conv, band, group, ob);
-      store(conv, band, group, ob);
+    for (int64_t ob = task.first_block; ob < task.last_block; ++ob) {
+      add_all(conv, task, ob);
+      store(conv, task, ob);
     }
   }
 
  private:
-  void find_steps(const Conv2dGeometry& g) {
-    steps_.clear();
-    const int64_t channels = g.in_channels_per_group();
-    for (int64_t b = 0; b < ceil_div(channels, kChannels); ++b)
-      for (int64_t kh = 0; kh < g.kernel_h; ++kh)
-        for (int64_t kw = 0; kw < g.kernel_w; ++kw)
-          steps_.push_back(
-              {(b * region_.pixels() +
-                region_.pixel(kh * g.dilation_h, kw * g.dilation_w)) *
-                   kBlockBytes,
-               num_eights(channels, b)});
-  }
-
-  void add_all(const Convolution<Input>& conv, const Band& band,
-               int64_t group, int64_t out_block) {
+  void add_all(const CodeConvolution<Input>& conv, const Task& task,
+               int64_t out_block) {
     const auto& g = conv.g;
+    const auto& band = task.band;
     const int64_t blocks = ceil_div(g.in_channels_per_group(), kChannels);
-    const int64_t block_bytes = kChannels * g.taps() * conv.weight.width();
-    const int64_t chunk = std::max<int64_t>(kChunkBytes / block_bytes, 1);
+    const int64_t chunk =
+        chunk_blocks(kChannels * g.taps() * conv.weight.width());
     const int64_t tiles = ceil_div(band.columns, conv.kernels.byte_tile);
     for (int64_t b = 0; b < blocks; b += chunk) {
       const Step* steps = steps_.data() + b * g.taps();
       const int64_t num_steps = (std::min(b + chunk, blocks) - b) * g.taps();
-      const uint8_t* w = conv.weight.block(group, out_block, b);
+      const uint8_t* w = conv.weight.block(task.group, out_block, b);
       int32_t* sums = this->sums();
       for (int64_t n = 0; n < band.images; ++n)
         for (int64_t oh = 0; oh < band.rows; ++oh) {
@@ -282,26 +265,22 @@ class Worker {
   }
 
   // Sums become floats, exact up to 2^24, and go through the epilogue.
-  void store(const Convolution<Input>& conv, const Band& band, int64_t group,
+  void store(const CodeConvolution<Input>& conv, const Task& task,
              int64_t out_block) {
     const auto& g = conv.g;
     const int64_t width = conv.weight.width();
     const int64_t outputs = g.out_channels_per_group();
     const int64_t used = std::min(width, outputs - out_block * width);
     const int64_t plane = g.out_h * g.out_w;
-    const int64_t oc = group * outputs + out_block * width;
-    const bool whole_rows = band.columns == g.out_w;
-    const int64_t runs = band.images * (whole_rows ? 1 : band.rows);
-    const int64_t run = band.positions() / runs;  // contiguous in output
+    const int64_t oc = task.group * outputs + out_block * width;
     float distances[kBlock * kMaxVectors * kEight];
-    for (int64_t i = 0; i < runs; ++i) {
-      const int64_t n = band.n + (whole_rows ? i : i / band.rows);
-      const int64_t oh = band.row + (whole_rows ? 0 : i % band.rows);
-      const int64_t out =
-          (n * g.out_channels + oc) * plane + oh * g.out_w + band.column;
+    for_each_run(task.band, g.out_w, [&](int64_t position, int64_t run,
+                                         int64_t n, int64_t oh) {
+      const int64_t out = (n * g.out_channels + oc) * plane + oh * g.out_w +
+          task.band.column;
       for (int64_t p = 0; p < run; p += kBlock) {
         const int64_t positions = std::min<int64_t>(run - p, kBlock);
-        const int32_t* sums = this->sums() + (i * run + p) * width;
+        const int32_t* sums = this->sums() + (position + p) * width;
         for (int64_t k = 0; k < positions * width; ++k)
           distances[k] = static_cast<float>(sums[k]);
         Epilogue e = conv.epilogue;
@@ -312,7 +291,7 @@ class Worker {
             distances, width, positions, used, -conv.codes.scale, nullptr, e,
             conv.output + out + p, plane);
       }
-    }
+    });
   }
 
   uint8_t* packed(int64_t n) {
@@ -347,19 +326,12 @@ void adder_conv2d_u8(
   const Kernels& kernels = cpu::kernels();
   PackedCodes packed(g, kernels);
   packed.attach(packed_weight);
-  const auto bands = make_bands(
-      g.batch, g.out_h, g.out_w,
-      band_positions(g.batch * g.out_h * g.out_w, kBandPositions));
-  const int64_t groups = static_cast<int64_t>(bands.size()) * g.groups;
-  const int64_t blocks = packed.out_blocks();
-  const int64_t parts = channel_parts(groups, blocks);
-  const Convolution<Input> conv{g,     kernels,  input, packed,
-                                codes, epilogue, output};
-  for_each_task<Worker<Input>>(
-      groups * parts, [&](Worker<Input>& worker, int64_t i) {
-        const int64_t part = i % parts, band = i / parts;
-        worker.run(conv, bands[band / g.groups], band % g.groups,
-                   part * blocks / parts, (part + 1) * blocks / parts);
+  const CodeConvolution<Input> conv{g,     kernels,  input, packed,
+                                    codes, epilogue, output};
+  for_each_task<CodeWorker<Input>>(
+      g.batch, g.groups, packed.out_blocks(), g.out_h, g.out_w,
+      [&](CodeWorker<Input>& worker, const Task& task) {
+        worker.run(conv, task);
       });
 }
 

@@ -5,7 +5,6 @@
 namespace mmadder::cpu {
 namespace {
 
-constexpr int64_t kChunkBytes = 20 * 1024;  // packed weights of one chunk
 // The max form's relative error is about 1.6e-7 (sum |x - c| + sum |w - c|) /
 // sum |x - w| (c: the shift), which is at most 1.6e-7 (1 + 2 sum |w - c| /
 // sum |x - w|), since |x - c| <= |x - w| + |w - c|.
@@ -34,10 +33,10 @@ PackedWeight::PackedWeight(const Conv2dGeometry& g, const Kernels& kernels)
       in_blocks_(num_blocks(in_channels_)),
       padded_in_((in_blocks_ - 1) * kBlock +
                  padded_channels(in_channels_, in_blocks_ - 1)),
-      chunk_(std::clamp<int64_t>(
-          kChunkBytes / (kBlock * taps_ * width_ *
-                         static_cast<int64_t>(sizeof(float))),
-          1, in_blocks_)) {}
+      chunk_(std::min(
+          cpu::chunk_blocks(kBlock * taps_ * width_ *
+                            static_cast<int64_t>(sizeof(float))),
+          in_blocks_)) {}
 
 int64_t PackedWeight::size() const {
   return shift_offset() + groups_ * in_blocks_ * kBlock;

@@ -1,4 +1,4 @@
-// Cuts images into bands that threads work on, and packs bands.
+// What the drivers share: bands that threads work on, and packed images.
 #pragma once
 
 #include <ATen/Parallel.h>
@@ -53,19 +53,6 @@ class Buffer {
   int64_t size_ = 0;
 };
 
-// Runs task(worker, i) for each i below `tasks`. A thread has a worker of its
-// own and takes the next task when it is free.
-template <typename Worker, typename Task>
-void for_each_task(int64_t tasks, const Task& task) {
-  std::atomic<int64_t> next{0};
-  const int64_t threads = std::min<int64_t>(at::get_num_threads(), tasks);
-  at::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
-    Worker worker;
-    for (int64_t i = next++; i < tasks; i = next++)
-      task(worker, i);
-  });
-}
-
 // ------------------------------------------------------------------ bands --
 
 // Some images, rows and columns of an output: what is done at a time.
@@ -73,6 +60,15 @@ struct Band {
   int64_t n, images, row, rows, column, columns;
   int64_t positions() const { return images * rows * columns; }
 };
+
+// As many positions as the caches like.
+constexpr int64_t kBandPositions = 1024;
+// Packed weights of a chunk of blocks, which stay in the first-level cache.
+constexpr int64_t kChunkBytes = 20 * 1024;
+
+inline int64_t chunk_blocks(int64_t block_bytes) {
+  return std::max<int64_t>(kChunkBytes / block_bytes, 1);
+}
 
 // Bands of about `positions` positions; small images share one.
 inline std::vector<Band> make_bands(
@@ -98,12 +94,12 @@ inline std::vector<Band> make_bands(
   return bands;
 }
 
-// Bands as large as the caches like, but several for each thread.
-inline int64_t band_positions(int64_t positions, int64_t most) {
+// Several bands for each thread.
+inline int64_t band_positions(int64_t positions) {
   const int64_t threads = at::get_num_threads();
   return threads == 1
-      ? most
-      : std::clamp<int64_t>(positions / (4 * threads), 64, most);
+      ? kBandPositions
+      : std::clamp<int64_t>(positions / (4 * threads), 64, kBandPositions);
 }
 
 // In how many parts to cut `blocks` of channels so that `tasks` bands become
@@ -113,6 +109,46 @@ inline int64_t channel_parts(int64_t tasks, int64_t blocks) {
   return threads == 1
       ? 1
       : std::clamp<int64_t>(ceil_div(4 * threads, tasks), 1, blocks);
+}
+
+// Some blocks of channels of one band and group.
+struct Task {
+  const Band& band;
+  int64_t group, first_block, last_block;
+};
+
+// Runs run(worker, task) until a result of (batch, groups, blocks of channels,
+// rows, columns) is done. A thread has a worker of its own and takes the next
+// task when it is free.
+template <typename Worker, typename Run>
+void for_each_task(int64_t batch, int64_t groups, int64_t blocks,
+                   int64_t rows, int64_t columns, const Run& run) {
+  const auto bands = make_bands(
+      batch, rows, columns, band_positions(batch * rows * columns));
+  const int64_t whole = static_cast<int64_t>(bands.size()) * groups;
+  const int64_t parts = channel_parts(whole, blocks), tasks = whole * parts;
+  std::atomic<int64_t> next{0};
+  const int64_t threads = std::min<int64_t>(at::get_num_threads(), tasks);
+  at::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
+    Worker worker;
+    for (int64_t i = next++; i < tasks; i = next++) {
+      const int64_t part = i % parts, band = i / parts;
+      run(worker, Task{bands[band / groups], band % groups,
+                       part * blocks / parts, (part + 1) * blocks / parts});
+    }
+  });
+}
+
+// Calls visit(first, count, n, oh) for each run of a band's positions that lie
+// side by side in an output, whose first one is (n, oh, band.column).
+template <typename Visit>
+void for_each_run(const Band& band, int64_t out_w, const Visit& visit) {
+  const bool whole_rows = band.columns == out_w;
+  const int64_t runs = band.images * (whole_rows ? 1 : band.rows);
+  const int64_t count = band.positions() / runs;
+  for (int64_t i = 0; i < runs; ++i)
+    visit(i * count, count, band.n + (whole_rows ? i : i / band.rows),
+          band.row + (whole_rows ? 0 : i % band.rows));
 }
 
 // ---------------------------------------------------------------- packing --
@@ -148,6 +184,34 @@ struct Region {
     return r * row_pixels() + c % phases * phase_columns() + c / phases;
   }
 };
+
+// The part of an input that the windows of a band of outputs see.
+inline Region seen_region(const Conv2dGeometry& g, const Band& band) {
+  const auto extent = [](int64_t count, int64_t stride, int64_t kernel,
+                         int64_t dilation) {
+    return (count - 1) * stride + (kernel - 1) * dilation + 1;
+  };
+  return {band.row * g.stride_h - g.pad_h,
+          extent(band.rows, g.stride_h, g.kernel_h, g.dilation_h),
+          band.column * g.stride_w - g.pad_w,
+          extent(band.columns, g.stride_w, g.kernel_w, g.dilation_w),
+          band.columns > 1 ? g.stride_w : 1};
+}
+
+// One step for each tap of each block of input channels: pixels are `pixel`
+// apart, quads(block) counts what is summed of a block.
+template <typename Quads>
+void find_steps(const Conv2dGeometry& g, const Region& region, int64_t blocks,
+                int64_t pixel, const Quads& quads, std::vector<Step>& steps) {
+  steps.clear();
+  for (int64_t b = 0; b < blocks; ++b)
+    for (int64_t kh = 0; kh < g.kernel_h; ++kh)
+      for (int64_t kw = 0; kw < g.kernel_w; ++kw)
+        steps.push_back(
+            {(b * region.pixels() +
+              region.pixel(kh * g.dilation_h, kw * g.dilation_w)) * pixel,
+             quads(b)});
+}
 
 // Floats of `blocks` blocks of a region; an error if windows far apart make it
 // too large to be meant.

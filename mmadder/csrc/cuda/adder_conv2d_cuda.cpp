@@ -16,16 +16,6 @@ using cuda::DType;
 using cuda::InputGradient;
 using cuda::Plan;
 
-void check_memory(const char* op, const at::Tensor& input,
-                  const at::Tensor& other, const char* name) {
-  TORCH_CHECK(
-      other.device() == input.device(), op, ": ", name, " is on ",
-      other.device(), ", input on ", input.device());
-  TORCH_CHECK(
-      other.scalar_type() == input.scalar_type(), op, ": ", name, " is ",
-      other.scalar_type(), ", input ", input.scalar_type());
-}
-
 DType dtype_of(const char* op, const at::Tensor& input) {
   switch (input.scalar_type()) {
     case at::kFloat: return DType::kFloat;
@@ -114,11 +104,7 @@ at::Tensor adder_conv2d_input_grad_cuda(
   const auto dtype = dtype_of(name, input);
   const auto g = conv2d_geometry(
       input.sizes(), weight.sizes(), stride, padding, dilation, groups);
-  const int64_t expected[] = {g.batch, g.out_channels, g.out_h, g.out_w};
-  TORCH_CHECK_VALUE(
-      grad_output.sizes() == at::IntArrayRef(expected), name,
-      ": grad_output has shape ", grad_output.sizes(), ", expected ",
-      at::IntArrayRef(expected));
+  check_grad_output(name, grad_output, g);
   const c10::cuda::CUDAGuard guard(input.device());
   const auto grad = grad_output.contiguous(), x = input.contiguous(),
              w = weight.contiguous();

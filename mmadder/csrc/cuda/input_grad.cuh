@@ -31,7 +31,7 @@ struct Saturated<InputGradient::kSign> {  // s = sat(2^126 (W - X) + 1/2)
 };
 
 // grad_output (N, C_out, H_out, W_out), input and grad_input (N, C_in, H, W),
-// packed by pack_weight_kernel, one set of taps per stride class. With several
+// packed by pack_input_grad_kernel, one set of taps per stride class. With several
 // splits of the depth, partial sums go to partial (splits, N, C_in, H, W).
 template <typename T, typename Tile, bool WHOLE_TAPS, InputGradient FORM>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocksPerSm)

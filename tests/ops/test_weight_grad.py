@@ -1,0 +1,146 @@
+"""The weight gradient and cuDNN's TF32, a setting of the whole process."""
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+from geometries import GEOMETRIES, Geometry
+
+from mmadder.ops import reference
+
+CONV = torch.backends.cudnn.conv
+OPERATOR = torch.ops.mmadder.adder_conv2d_weight_grad
+
+BACKWARD = """
+import sys
+import torch
+from mmadder.ops import adder_conv2d
+exec(sys.argv[1])
+w = torch.randn(4, 3, 3, 3, requires_grad=True)
+adder_conv2d(torch.randn(2, 3, 6, 6), w).sum().backward()
+assert w.grad.abs().sum() > 0
+"""
+
+
+@pytest.mark.parametrize('setting', [
+    "torch.backends.cudnn.conv.fp32_precision = 'ieee'",
+    "torch.backends.cudnn.rnn.fp32_precision = 'ieee'",
+    "torch.backends.cudnn.conv.fp32_precision = 'none'",
+    "torch.backends.fp32_precision = 'tf32'",
+    'torch.backends.cudnn.allow_tf32 = False',
+])
+def test_backward_runs_with_any_precision_set(setting):
+    """Torch's older function raises if the newer settings were used."""
+    result = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', BACKWARD, setting],
+        capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.fixture
+def precision():
+    """Set the precision of cuDNN's convolutions for one test."""
+    before = CONV.fp32_precision
+    yield lambda value: setattr(CONV, 'fp32_precision', value)
+    CONV.fp32_precision = before
+
+
+def test_threads_on_the_cpu_do_not_touch_the_setting(precision):
+    precision('tf32')
+    x, w, g = Geometry(8, 64, (40, 40), 64, (3, 3)).tensors()
+    threads = [threading.Thread(target=lambda: [
+        OPERATOR(g, x, w, (1, 1), (0, 0), (1, 1), 1) for _ in range(10)])
+        for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    seen = set()
+    while any(thread.is_alive() for thread in threads):
+        seen.add(CONV.fp32_precision)
+    assert seen == {'tf32'}
+
+
+# ---------------------------------------------------- as it is on a GPU --
+
+
+def call_cuda_kernel(*arguments):
+    """Call what is registered for CUDA, with tensors of the CPU."""
+    return OPERATOR.default.redispatch(
+        torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA), *arguments)
+
+
+@pytest.fixture
+def during_convolution():
+    """Functions to be called inside of convolution_backward."""
+    calls = []
+
+    def convolution_backward(grad, input, weight, *arguments):
+        for call in calls:
+            call()
+        return None, torch.zeros_like(weight), None
+
+    with torch.library._scoped_library('aten', 'IMPL') as library:
+        library.impl('convolution_backward', convolution_backward, 'CPU')
+        yield calls
+
+
+def arguments(geometry=GEOMETRIES[2]):
+    x, w, g = geometry.tensors()
+    return g, x, w, *geometry.arguments
+
+
+@pytest.mark.parametrize('value, inside', [
+    ('tf32', 'ieee'), ('ieee', 'ieee'), ('none', 'none')])
+def test_cuda_runs_without_tf32(during_convolution, precision, value, inside):
+    precision(value)
+    seen = []
+    during_convolution.append(lambda: seen.append(CONV.fp32_precision))
+    call_cuda_kernel(*arguments())
+    assert seen == [inside]
+    assert CONV.fp32_precision == value
+
+
+def test_cuda_restores_the_setting_after_an_error(
+        during_convolution, precision):
+    precision('tf32')
+
+    def fail():
+        raise MemoryError('no workspace')
+
+    during_convolution.append(fail)
+    with pytest.raises(MemoryError, match='no workspace'):
+        call_cuda_kernel(*arguments())
+    assert CONV.fp32_precision == 'tf32'
+
+
+def test_cuda_threads_take_turns(during_convolution, precision):
+    """Else the first one to end gives TF32 back to the others."""
+    precision('tf32')
+    seen, inside, most = [], [], []
+
+    def look():
+        inside.append(None)
+        most.append(len(inside))
+        for _ in range(20):
+            seen.append(CONV.fp32_precision)
+            threading.Event().wait(.001)  # the other threads run
+        inside.pop()
+
+    during_convolution.append(look)
+    threads = [threading.Thread(target=call_cuda_kernel, args=arguments())
+               for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(seen) == {'ieee'} and len(seen) == 80
+    assert max(most) == 1
+    assert CONV.fp32_precision == 'tf32'
+
+
+def test_cuda_kernel_has_the_value():
+    x, w, g = GEOMETRIES[2].tensors(torch.float64)
+    grad = call_cuda_kernel(g, x, w, *GEOMETRIES[2].arguments)
+    _, expected = reference.adder_conv2d_backward(
+        g, x, w, *GEOMETRIES[2].arguments)
+    torch.testing.assert_close(grad, expected)
