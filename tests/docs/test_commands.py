@@ -27,6 +27,8 @@ LISTED = [
     (r'.*', r'(MMADDER_CUDA=1 )?pip install -e', 'set-up, in CI'),
     (r'.*', 'pip install', 'another package'),
     (r'.*', 'mim train', 'needs MIM'),
+    (r'docs/own_data.md', '', 'tests/cli/test_detector_classes.py runs it in '
+     'parts'),
     (r'docs/results.md|configs/(bccd|cifar10|coco|imagenet|voc)/README.md',
      '', 'needs data sets that are not shipped, hours, or several GPUs'),
     (r'configs/digits/README.md', '', 'trains for minutes; what the '
