@@ -66,6 +66,7 @@ def convert_checkpoint(
              for key, value in state_dict.items()}
     ours = from_official(exact) if source == 'official' else exact
     _require_weight_norms(ours, original)
+    _require_expressible(original, model)
     original = _load(copy.deepcopy(original).double(), ours)
     converted = convert_variant(original, model)
     images = _noise()
@@ -101,36 +102,23 @@ def convert_variant(original: nn.Module,
         InputError: other layers are adders, or the target cannot express the
             source (weight standardization, of another layer).
     """
-    sources, targets = find_adders(original), find_adders(model)
-    differing = sources.keys() ^ targets.keys()
-    if differing:
-        raise InputError(
-            f'{shorten(sorted(differing))}: adders in one of checkpoint and '
-            'config, convolutions in the other, so no conversion computes '
-            'the same')
-    converted = original.state_dict()
-    for name, target in targets.items():
+    _require_expressible(original, model)
+    sources, converted = find_adders(original), original.state_dict()
+    for name, target in find_adders(model).items():
         source = sources[name]
         if _norm_of(source) == _norm_of(target):
             continue
         for key in [key for key in converted if key.startswith(f'{name}.awn')]:
             del converted[key]
         converted.update({f'{name}.{key}': value for key, value
-                          in _convert_layer(name, source, target).items()})
+                          in _convert_layer(source, target).items()})
     return converted
 
 
-def _convert_layer(name, source, target):
+def _convert_layer(source, target):
     """Return the tensors of a layer that change with its weight norm."""
     dtype = source.weight.dtype
     source = copy.deepcopy(source).double().requires_grad_(False)
-    if target.ws is not None:
-        norm, eps = _norm_of(source)
-        raise InputError(
-            f'weight standardization has no scale and shift, so {name} '
-            f'cannot hold the weights of an {norm} layer'
-            f'{f" with eps {eps:g}" if norm == "ws" else ""}; convert to ann '
-            'or awn')
     if target.awn is None:
         return dict(weight=source.normalized_weight.to(dtype))
     variance, mean = torch.var_mean(source.weight.flatten(1), 1, correction=0)
@@ -218,6 +206,24 @@ def _require_weight_norms(state_dict, original):
                 f'adaptive weight normalization, so it is '
                 f'{"awn" if has_awn else "ann or ws"}, not '
                 f'{variant_of(layer)}')
+
+
+def _require_expressible(original, model):
+    sources, targets = find_adders(original), find_adders(model)
+    differing = sources.keys() ^ targets.keys()
+    if differing:
+        raise InputError(
+            f'{shorten(sorted(differing))}: adders in one of checkpoint and '
+            'config, convolutions in the other, so no conversion computes '
+            'the same')
+    for name, target in targets.items():
+        norm, eps = _norm_of(sources[name])
+        if target.ws is not None and (norm, eps) != _norm_of(target):
+            raise InputError(
+                f'weight standardization has no scale and shift, so {name} '
+                f'cannot hold the weights of an {norm} layer'
+                f'{f" with eps {eps:g}" if norm == "ws" else ""}; convert to '
+                'ann or awn')
 
 
 def _load(model, state_dict):

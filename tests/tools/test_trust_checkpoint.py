@@ -10,6 +10,7 @@ import torch
 from mmengine.config import Config
 
 from mmadder.models import build_model
+from mmadder.statistics import reestimate_statistics
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs' / 'cifar10' / 'ann-awn-resnet20_1xb256_cifar10.py'
@@ -32,7 +33,9 @@ def run(monkeypatch, tmp_path, cifar):
     """Return a function that runs a tool with an evil checkpoint beside."""
     monkeypatch.chdir(tmp_path)
     model = build_model(Config.fromfile(CONFIG))
-    torch.nn.init.normal_(model.head.bn.bias)  # logits of zero prove nothing
+    noise = torch.randn(8, 3, 32, 32)  # constant logits would prove nothing
+    reestimate_statistics(
+        model, [noise], lambda images: model(images, mode='tensor'))
     torch.save(dict(state_dict=model.state_dict(), meta=dict(epoch=1),
                     extra=Program()), EVIL)
 
