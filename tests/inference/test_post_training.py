@@ -5,6 +5,7 @@ from mmengine.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import nn
 
+from mmadder.errors import InputError
 from mmadder.inference import (
     QuantizedAdderConv2d,
     empty_quantized,
@@ -154,7 +155,7 @@ def test_errors():
     model = make_classifier()
     with pytest.raises(RuntimeError, match='gave no batch'):
         quantize(model, [], progress=False)
-    with pytest.raises(RuntimeError, match='in training mode'):
+    with pytest.raises(InputError, match='in training mode'):
         quantize(model.train(), make_batches(), progress=False)
     layer = OneLayer((0, 1)).eval()
     with pytest.raises(ValueError, match='input of layer.0 has values that '
