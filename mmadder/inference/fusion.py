@@ -30,6 +30,10 @@ BLOCKS = (resnet.BasicBlock, resnet.Bottleneck, resnext.Bottleneck,
 CONV_MODULES = (ConvModule, ShortcutConvModule)
 SEQUENTIALS = (nn.Sequential, Sequential)
 
+# torch 2.6 has only the wider one.
+is_exporting = getattr(
+    torch.compiler, 'is_exporting', torch.compiler.is_compiling)
+
 
 def fuse_adder_bn(model: nn.Module) -> nn.Module:
     """Return a copy of a model whose adders are fused with their norms.
@@ -112,11 +116,17 @@ class FusedAdderConv2d(nn.Module):
             input, self.weight.to(input.dtype), 1, residual)
 
     def _fast(self, input, residual):
+        return torch.ops.mmadder.adder_conv2d_fused(
+            input, self.weight, self._packed_weight(), self.mean, self.scale,
+            self.bias, residual, self.relu, *self.geometry, self.mode)
+
+    def _packed_weight(self):
+        """The weight as this processor's kernels read it."""
+        if is_exporting():  # for any processor: the graph packs it
+            return pack_weight(self.weight, self.geometry[-1])
         if self._packed is None:
             self._packed = pack_weight(self.weight, self.geometry[-1])
-        return torch.ops.mmadder.adder_conv2d_fused(
-            input, self.weight, self._packed, self.mean, self.scale,
-            self.bias, residual, self.relu, *self.geometry, self.mode)
+        return self._packed
 
     def _composed(self, input, weight, factor, residual):
         """Step by step, on any device; ``factor`` times the distance."""
