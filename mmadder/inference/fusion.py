@@ -7,29 +7,43 @@ folds into the weight for good.
 """
 import copy
 
-import mmdet.models.backbones.resnet as mmdet_resnet
-import mmpretrain.models.backbones.resnet as mmpretrain_resnet
 import torch
 from mmcv.cnn import ConvModule
-from torch import nn
+from mmcv.cnn.bricks import DropPath
+from mmdet.models.backbones import resnet as mmdet_resnet
+from mmdet.models.backbones import resnext as mmdet_resnext
+from mmengine.model import Sequential
+from mmpretrain.models.backbones import resnet, resnext
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmadder.errors import InputError
 from mmadder.layers import AdderConv2d
 from mmadder.models.necks.adder_fpn import ShortcutConvModule
 from mmadder.ops import adder_conv2d, pack_weight
 
-BLOCKS = tuple(getattr(module, name)
-               for module in (mmpretrain_resnet, mmdet_resnet)
-               for name in ('BasicBlock', 'Bottleneck'))
+# A subclass may have another forward (SEResNet, Res2Net) or a second one
+# (DetectoRS): only these very classes are replaced as a whole.
+BLOCKS = (resnet.BasicBlock, resnet.Bottleneck, resnext.Bottleneck,
+          mmdet_resnet.BasicBlock, mmdet_resnet.Bottleneck,
+          mmdet_resnext.Bottleneck)
+CONV_MODULES = (ConvModule, ShortcutConvModule)
+SEQUENTIALS = (nn.Sequential, Sequential)
+
+# torch 2.6 has only the wider one.
+is_exporting = getattr(
+    torch.compiler, 'is_exporting', torch.compiler.is_compiling)
 
 
-def fuse_adder_bn(model):
+def fuse_adder_bn(model: nn.Module) -> nn.Module:
     """Return a copy of a model whose adders are fused with their norms.
 
     Fused are, wherever they occur: an adder and its batch norm in mmcv's
-    ConvModule, in a Sequential and in the residual blocks of MMPretrain and
-    MMDetection, with ReLU and shortcut. All other adders keep the norm that
-    follows, but have their weight norm folded in too. Outputs are the
+    ConvModule, in a Sequential and in the residual blocks of MMPretrain's and
+    MMDetection's ResNets and ResNeXts, with ReLU and shortcut. All other
+    adders keep the norm that follows, but have their weight norm folded in
+    too. Classes derived from these, which may compute something else, and
+    modules with forward hooks stay; their children are fused. Outputs are the
     model's up to rounding (about 1e-6 of their largest).
 
     The copy is for inference: it has no gradients, and ``train()`` raises an
@@ -38,51 +52,48 @@ def fuse_adder_bn(model):
     elsewhere it computes the same step by step.
 
     Args:
-        model (nn.Module): in evaluation mode.
-
-    Returns:
-        nn.Module
+        model: in evaluation mode, all of it.
 
     Raises:
-        RuntimeError: the model is in training mode or has no adders.
+        InputError: a module is in training mode, or there are no adders.
 
     Example:
-        >>> model = AdderResNet(18)
-        >>> model.eval()
+        >>> model = AdderResNet(18).eval()
         >>> with torch.no_grad():
         ...     features, = fuse_adder_bn(model)(torch.rand(1, 3, 64, 64))
     """
-    if model.training:
-        raise RuntimeError('fuse_adder_bn: the model is in training mode, in '
-                           'which batch norms use the batch; call '
-                           'model.eval() first')
+    for name, module in model.named_modules(prefix='model'):
+        if module.training:
+            raise InputError(
+                f'fuse_adder_bn: {name} ({type(module).__name__}) is in '
+                'training mode, in which norms use the batch; call '
+                'model.eval() first')
     if not any(isinstance(m, AdderConv2d) for m in model.modules()):
-        raise RuntimeError(f'fuse_adder_bn: {type(model).__name__} has no '
-                           'AdderConv2d, or was fused before')
-    fused = copy.deepcopy(model)
-    root = nn.ModuleDict(dict(model=fused))
-    _fuse_children(root)
-    root.eval()
-    return root['model']
+        raise InputError(f'fuse_adder_bn: model ({type(model).__name__}) has '
+                         'no AdderConv2d, or was fused before')
+    fused = _fused(copy.deepcopy(model))
+    fused.eval()  # does not return the model in MMPretrain's backbones
+    return fused
 
 
 class FusedAdderConv2d(nn.Module):
     """Adder, batch norm, shortcut and ReLU in one step of inference.
 
     Args:
-        conv (AdderConv2d): its weight is taken after its weight norm.
-        norm (_BatchNorm, optional): what follows, in evaluation mode.
-        relu (bool): end with a ReLU.
+        conv: its weight is taken after its weight norm.
+        norm: what follows, in evaluation mode.
+        relu: end with a ReLU.
     Input:
         (N, in_channels, H, W); ``residual``, shaped like the output, is
         added before the ReLU.
     Returns:
-        Tensor: (N, out_channels, H_out, W_out), input's dtype.
+        (N, out_channels, H_out, W_out), input's dtype.
     Raises:
         RuntimeError: a gradient is asked for, or training mode.
     """
 
-    def __init__(self, conv, norm=None, relu=False):
+    def __init__(self, conv: AdderConv2d, norm: _BatchNorm | None = None,
+                 relu: bool = False):
         super().__init__()
         self.relu = relu
         self.geometry = (conv.stride, conv.padding, conv.dilation,
@@ -96,7 +107,8 @@ class FusedAdderConv2d(nn.Module):
         self._packed = None
         super().train(False)
 
-    def forward(self, input, residual=None):
+    def forward(self, input: Tensor,
+                residual: Tensor | None = None) -> Tensor:
         self._require_no_grad(input)
         if input.device.type == 'cpu' and input.dtype == torch.float32:
             return self._fast(input, residual)
@@ -104,11 +116,17 @@ class FusedAdderConv2d(nn.Module):
             input, self.weight.to(input.dtype), 1, residual)
 
     def _fast(self, input, residual):
+        return torch.ops.mmadder.adder_conv2d_fused(
+            input, self.weight, self._packed_weight(), self.mean, self.scale,
+            self.bias, residual, self.relu, *self.geometry, self.mode)
+
+    def _packed_weight(self):
+        """The weight as this processor's kernels read it."""
+        if is_exporting():  # for any processor: the graph packs it
+            return pack_weight(self.weight, self.geometry[-1])
         if self._packed is None:
             self._packed = pack_weight(self.weight, self.geometry[-1])
-        return torch.ops.mmadder.adder_conv2d_fused(
-            input, self.weight, self._packed, self.mean, self.scale,
-            self.bias, residual, self.relu, *self.geometry, self.mode)
+        return self._packed
 
     def _composed(self, input, weight, factor, residual):
         """Step by step, on any device; ``factor`` times the distance."""
@@ -126,7 +144,7 @@ class FusedAdderConv2d(nn.Module):
                 'a fused adder has no gradient: use the model from before '
                 'fuse_adder_bn, or torch.no_grad()')
 
-    def train(self, mode=True):
+    def train(self, mode: bool = True) -> 'FusedAdderConv2d':
         if mode:
             raise RuntimeError('a fused model cannot be trained: train the '
                                'model that was given to fuse_adder_bn, and '
@@ -154,7 +172,7 @@ class FusedAdderConv2d(nn.Module):
 class FusedShortcutConv2d(FusedAdderConv2d):
     """The same with its input as residual."""
 
-    def forward(self, input):
+    def forward(self, input: Tensor) -> Tensor:
         return super().forward(input, input)
 
 
@@ -162,18 +180,18 @@ class FusedBlock(nn.Module):
     """A residual block of fused adders.
 
     Args:
-        block (nn.Module): BasicBlock or Bottleneck.
-        downsample (nn.Module, optional): of the shortcut.
+        block: one of ``BLOCKS``.
     """
 
-    def __init__(self, block, downsample):
+    def __init__(self, block: nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(
             FusedAdderConv2d(conv, norm, relu=True)
             for conv, norm in _layers(block))
-        self.downsample = downsample
+        self.downsample = (
+            None if block.downsample is None else _fused(block.downsample))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         identity = x if self.downsample is None else self.downsample(x)
         for layer in self.layers[:-1]:
             x = layer(x)
@@ -195,8 +213,20 @@ def _epilogue(conv, norm):
     return mean, scale, bias
 
 
+def _is_plain(module):
+    """Whether its class says all that a module computes."""
+    return not (module._forward_hooks or module._forward_pre_hooks
+                or 'forward' in vars(module))
+
+
+def _computes_as(module, *kinds):
+    return _is_plain(module) and type(module).forward in [
+        kind.forward for kind in kinds]
+
+
 def _is_fusable(conv, norm):
-    return (isinstance(conv, AdderConv2d) and isinstance(norm, _BatchNorm)
+    return (type(conv) is AdderConv2d and _is_plain(conv)
+            and _computes_as(norm, _BatchNorm, nn.SyncBatchNorm)
             and norm.running_mean is not None)
 
 
@@ -207,39 +237,44 @@ def _layers(block):
             for i in numbers]
 
 
-def _fuse_children(module):
-    for name, child in module.named_children():
-        fused = _fuse(child)
-        if fused is None:
-            _fuse_children(child)
-        else:
-            setattr(module, name, fused)
+def _fused(module):
+    """Return what replaces a module: itself, if only its children change."""
+    replacement = _replacement(module)
+    if replacement is not None:
+        return replacement
+    # Not named_children(), which names a module once that occurs twice.
+    for name, child in list(module._modules.items()):
+        if child is not None:
+            setattr(module, name, _fused(child))
+    return module
 
 
-def _fuse(module):
-    """Return what replaces a module, or None to look inside it."""
-    if isinstance(module, AdderConv2d):
+def _replacement(module):
+    """Return what a module becomes as a whole, or None."""
+    if not _is_plain(module):
+        return None
+    if type(module) is AdderConv2d:
         return FusedAdderConv2d(module)
-    if isinstance(module, ConvModule):
+    if type(module) in CONV_MODULES:
         return _fuse_conv_module(module)
-    if isinstance(module, BLOCKS):
+    if type(module) in BLOCKS:
         return _fuse_block(module)
-    if type(module) is nn.Sequential:
-        return _fuse_sequential(module)
+    if type(module) in SEQUENTIALS:
+        _fuse_neighbours(module)
     return None
 
 
 def _fuse_conv_module(module):
     if (not module.with_norm or not _is_fusable(module.conv, module.norm)
-            or module.with_explicit_padding or module.order[0] != 'conv'
-            or module.order[1] != 'norm'):
+            or module.with_explicit_padding
+            or module.order[:2] != ('conv', 'norm')):
         return None
     activation = module.activate if module.with_activation else None
-    if isinstance(module, ShortcutConvModule):
+    if type(module) is ShortcutConvModule:
         if activation is not None:
             return None
         return FusedShortcutConv2d(module.conv, module.norm)
-    if activation is None or isinstance(activation, nn.ReLU):
+    if activation is None or _computes_as(activation, nn.ReLU):
         return FusedAdderConv2d(module.conv, module.norm,
                                 relu=activation is not None)
     return nn.Sequential(
@@ -247,27 +282,24 @@ def _fuse_conv_module(module):
 
 
 def _fuse_block(block):
-    if (not all(_is_fusable(*pair) for pair in _layers(block))
-            or not isinstance(block.relu, nn.ReLU)
-            or getattr(block, 'with_plugins', False)):
-        return None
-    downsample = block.downsample
-    if downsample is not None:
-        downsample = _fuse(downsample) or downsample
-    return FusedBlock(block, downsample)
+    drop_path = getattr(block, 'drop_path', nn.Identity())
+    if (all(_is_fusable(*pair) for pair in _layers(block))
+            and _computes_as(block.relu, nn.ReLU)
+            # No paths are dropped in evaluation mode.
+            and _computes_as(drop_path, nn.Identity, DropPath)
+            and not getattr(block, 'with_plugins', False)):
+        return FusedBlock(block)
+    return None
 
 
-def _fuse_sequential(module):
-    """Fuse neighbours; positions and their number stay."""
-    layers = list(module)
+def _fuse_neighbours(sequential):
+    """Fuse them in place; names of the layers and their number stay."""
+    names, layers = list(sequential._modules), list(sequential)
     for i in range(len(layers) - 1):
         if not _is_fusable(*layers[i:i + 2]):
             continue
-        relu = i + 2 < len(layers) and isinstance(layers[i + 2], nn.ReLU)
-        layers[i] = FusedAdderConv2d(*layers[i:i + 2], relu=relu)
-        layers[i + 1] = nn.Identity()
-        if relu:
-            layers[i + 2] = nn.Identity()
-    sequential = nn.Sequential(*layers)
-    _fuse_children(sequential)
-    return sequential
+        relu = i + 2 < len(layers) and _computes_as(layers[i + 2], nn.ReLU)
+        fused = FusedAdderConv2d(*layers[i:i + 2], relu=relu)
+        setattr(sequential, names[i], fused)
+        for name in names[i + 1:i + 2 + relu]:
+            setattr(sequential, name, nn.Identity())

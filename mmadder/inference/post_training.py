@@ -4,15 +4,15 @@ A distance of codes is a distance of values only if both have one scale, so
 each layer's input and weight share it: value = scale * (code - zero_point).
 Sums of \\|x - w\\| are then exact integers (32 bits), times the scale.
 """
+from collections.abc import Iterable
+
 import torch
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from mmadder.inference.fusion import (
-    FusedAdderConv2d,
-    FusedShortcutConv2d,
-    fuse_adder_bn,
-)
-from mmadder.ops import pack_weight
+from mmadder.errors import InputError
+
+from .fusion import FusedAdderConv2d, FusedShortcutConv2d, fuse_adder_bn
 
 CODES = 255  # the largest code
 BINS = 2048  # of the histogram of a layer's inputs
@@ -27,44 +27,57 @@ class QuantizedAdderConv2d(FusedAdderConv2d):
     the fused epilogue in float32.
 
     Args:
-        layer (FusedAdderConv2d): float layer.
-        low, high (float): range of values that codes are for; what lies
-            beyond is clipped.
+        layer: float layer.
+        low, high: range of values that codes are for; what lies beyond is
+            clipped.
     """
 
-    def __init__(self, layer, low, high):
-        torch.nn.Module.__init__(self)
+    def __init__(self, layer: FusedAdderConv2d, low: float, high: float):
+        nn.Module.__init__(self)
         self.relu, self.geometry = layer.relu, layer.geometry
         self.mode, self._packed = layer.mode, None
         scale = max(high - low, 1e-8) / CODES
-        zero_point = round(min(max(-low / scale, 0), CODES))
-        self.register_buffer('code_scale', torch.tensor(
-            scale, dtype=torch.float32))
-        self.register_buffer('zero_point', torch.tensor(zero_point))
+        zero_point = torch.tensor(round(min(max(-low / scale, 0), CODES)))
+        scale = torch.tensor(scale, dtype=torch.float32)
+        # Numbers beside the buffers: torch.export cannot trace item().
+        self._numbers = scale.item(), zero_point.item()
+        self.register_buffer('code_scale', scale.to(layer.weight.device))
+        self.register_buffer('zero_point', zero_point.to(layer.weight.device))
         self.register_buffer('weight', self.to_codes(layer.weight))
         for name in ('mean', 'scale', 'bias'):
             self.register_buffer(name, getattr(layer, name).clone())
         self.training = False
 
-    def to_codes(self, values):
+    def to_codes(self, values: Tensor) -> Tensor:
         """Return the codes of float values, uint8; half rounds to even."""
-        codes = (values * (1 / self.code_scale)).round() + self.zero_point
+        scale, zero_point = self._numbers
+        codes = (values.float() * (1 / scale)).round() + zero_point
         return codes.clamp(0, CODES).to(torch.uint8)
 
-    def forward(self, input, residual=None):
+    def forward(self, input: Tensor,
+                residual: Tensor | None = None) -> Tensor:
         self._require_no_grad(input)
-        stride, padding, dilation, groups = self.geometry
-        if input.device.type != 'cpu':  # float codes, which are exact
-            return self._composed(
-                self.to_codes(input).float() - self.zero_point,
-                self.weight.float() - self.zero_point, self.code_scale,
-                residual)
-        if self._packed is None:
-            self._packed = pack_weight(self.weight, groups)
+        compute = (self._integers if input.device.type == 'cpu'
+                   else self._floats)
+        return compute(input, residual).to(input.dtype)
+
+    def _integers(self, input, residual):
+        epilogue = [value if value is None else value.float()
+                    for value in (self.mean, self.scale, self.bias, residual)]
         return torch.ops.mmadder.adder_conv2d_int8(
-            input.float(), self.weight, self._packed, self.code_scale.item(),
-            self.zero_point.item(), self.mean, self.scale, self.bias,
-            residual, self.relu, stride, padding, dilation, groups)
+            input.float(), self.weight, self._packed_weight(), *self._numbers,
+            *epilogue, self.relu, *self.geometry)
+
+    def _floats(self, input, residual):
+        """The same: 8-bit codes and their differences are exact in float."""
+        scale, zero_point = self._numbers
+        return self._composed(
+            self.to_codes(input).float() - zero_point,
+            self.weight.float() - zero_point, scale, residual)
+
+    def _load_from_state_dict(self, *args, **kwargs):
+        super()._load_from_state_dict(*args, **kwargs)
+        self._numbers = self.code_scale.item(), self.zero_point.item()
 
     def extra_repr(self):
         return f'{super().extra_repr()}, 8 bits'
@@ -73,24 +86,27 @@ class QuantizedAdderConv2d(FusedAdderConv2d):
 class QuantizedShortcutConv2d(QuantizedAdderConv2d):
     """The same with its input as residual."""
 
-    def forward(self, input):
+    def forward(self, input: Tensor) -> Tensor:
         return super().forward(input, input)
 
 
 class _Observer:
-    """Histogram of a layer's inputs over a growing range."""
+    """Histogram, on the CPU, of a layer's inputs over a growing range."""
 
     def __init__(self):
         self.low = self.high = None
 
     def add(self, input):
-        low, high = (value.item() for value in input.float().aminmax())
+        if not input.numel():
+            return
+        input = input.float()
+        low, high = (value.item() for value in input.aminmax())
         if self.low is None:
             self.low, self.high = low, max(high, low + 1e-8)
             self.counts = torch.zeros(BINS)
         elif low < self.low or high > self.high:
             self._widen(min(low, self.low), max(high, self.high))
-        self.counts += input.float().histc(BINS, self.low, self.high)
+        self.counts += input.histc(BINS, self.low, self.high).cpu()
 
     def centres(self):
         width = (self.high - self.low) / BINS
@@ -103,28 +119,26 @@ class _Observer:
         self.counts = torch.zeros(BINS).index_add_(0, index, counts)
 
 
-def quantize(model, loader, batches=None, progress=True):
+def quantize(model: nn.Module, loader: Iterable, batches: int | None = None,
+             progress: bool = True) -> nn.Module:
     """Return an 8-bit copy of a model, calibrated on data.
 
-    The copy is fused (:func:`mmadder.inference.fusion.fuse_adder_bn`), then runs over
-    the loader in float while each adder records its inputs, and each adder
-    gets the range of codes with the smallest mean squared error of input and
-    weight together. Stem, classifier and detection heads stay in float.
+    The copy is fused (:func:`mmadder.inference.fuse_adder_bn`), then runs
+    over the loader in float while each adder records its inputs, and each
+    adder gets the range of codes with the smallest mean squared error of
+    input and weight together. Stem, classifier and detection heads stay in
+    float. It gives predictions as ``model`` does.
 
     Args:
-        model (BaseModel): a classifier or detector in evaluation mode, not
-            fused.
-        loader (Iterable): batches for the model's ``test_step``, such as a
-            runner's validation loader; 100 pictures are enough.
-        batches (int, optional): stop after so many.
-        progress (bool): show a bar.
-
-    Returns:
-        nn.Module: gives predictions as ``model`` does.
+        model: a classifier or detector in evaluation mode, not fused.
+        loader: batches for the model's ``test_step``, such as a runner's
+            validation loader; 100 pictures are enough.
+        batches: stop after so many.
+        progress: show a bar.
 
     Raises:
-        RuntimeError: training mode, no adders, or an empty loader.
-        ValueError: an input that is not finite; the message names the layer.
+        InputError: training mode, no adders, an empty loader, or an input
+            that is not finite; the message names the layer.
     """
     model = fuse_adder_bn(model)
     layers = {name: module for name, module in model.named_modules()
@@ -136,14 +150,14 @@ def quantize(model, loader, batches=None, progress=True):
     return model
 
 
-def empty_quantized(model):
+def empty_quantized(model: nn.Module) -> nn.Module:
     """Return the structure of :func:`quantize`, to load a state dict into.
 
     Args:
-        model (nn.Module): built from the config, not fused.
+        model: built from the config, not fused; put into evaluation mode.
 
     Returns:
-        nn.Module: a quantized copy whose codes mean nothing yet.
+        A quantized copy whose codes mean nothing yet.
     """
     model.eval()
     model = fuse_adder_bn(model)
@@ -167,7 +181,7 @@ def _observe(model, layers, loader, batches, progress):
     def hook(name):
         def record(module, inputs):
             if not inputs[0].isfinite().all():
-                raise ValueError(f'quantize: the input of {name} has values '
+                raise InputError(f'quantize: the input of {name} has values '
                                  'that are not finite')
             observers[name].add(inputs[0])
         return record
@@ -187,7 +201,7 @@ def _observe(model, layers, loader, batches, progress):
         for handle in handles:
             handle.remove()
     if not count:
-        raise RuntimeError('quantize: the loader gave no batch to calibrate '
+        raise InputError('quantize: the loader gave no batch to calibrate '
                            'with')
     return observers
 
@@ -198,7 +212,7 @@ def _best_range(observer, weight):
     Candidates shrink the whole range towards zero, which stays inside, as it
     is the padding. Both errors are means, so that each side counts the same.
     """
-    weights = weight.flatten()
+    weights = weight.flatten().float().cpu()
     if observer.low is None:  # the layer never ran
         observer.add(weights)
     inputs, share = observer.centres(), observer.counts

@@ -2,26 +2,26 @@
 import pickle
 
 import torch
+from torch import nn
 
 from mmadder.files import save_checkpoint
 
 MARK = 'mmadder_quantized'  # in a checkpoint's meta: bits
 
 
-def save_quantized(model, path, meta=None):
+def save_quantized(model: nn.Module, path: str,
+                   meta: dict | None = None) -> None:
     """Write a model of :func:`mmadder.inference.quantize`.
 
     Args:
-        model (nn.Module)
-        path (str): file to write; whole or not at all.
-        meta (dict, optional): goes into the checkpoint's meta, such as
-            ``dataset_meta``.
+        path: file to write; whole or not at all.
+        meta: goes into the checkpoint's meta, such as ``dataset_meta``.
     """
     save_checkpoint(dict(meta={**(meta or {}), MARK: 8},
                          state_dict=model.state_dict()), path)
 
 
-def is_quantized(path):
+def is_quantized(path: str) -> bool:
     """Whether a checkpoint file holds a quantized model."""
     if '://' in path:
         return False

@@ -93,7 +93,8 @@ def _check(input: Tensor, weight: Tensor, bias: Tensor | None, mode: str,
             raise ValueError(
                 f'adder_conv2d: {name} must be one of {choices}, got '
                 f'{value!r}.')
-    autocast = torch.is_autocast_enabled(input.device.type)
+    autocast = (input.device.type != 'meta'  # which is no type of autocast
+                and torch.is_autocast_enabled(input.device.type))
     for name, tensor in (('weight', weight), ('bias', bias)):
         if tensor is None:
             continue

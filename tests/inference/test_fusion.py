@@ -1,45 +1,27 @@
 """Fused models compute what their originals compute."""
 import copy
 import pickle
+from collections import OrderedDict
 
 import pytest
 import torch
 from mmcv.cnn import ConvModule
 from mmdet.models.backbones import ResNet as MMDetResNet
+from mmengine.model import Sequential
+from mmpretrain.models.backbones.resnet import BasicBlock
+from settling import relative_error, settle
 from torch import nn
 
-from mmadder.inference.fusion import (
-    FusedAdderConv2d,
-    FusedBlock,
-    fuse_adder_bn,
-)
+from mmadder.errors import InputError
+from mmadder.inference import FusedAdderConv2d, FusedBlock, fuse_adder_bn
 from mmadder.layers import AdderConv2d
 from mmadder.models import AdderFPN, AdderResNet
 
 AWN = dict(type='AdderConv2d', weight_norm='AWN')
 
 
-def settle(model, *inputs):
-    """Give batch norms statistics and lopsided parameters; evaluate."""
-    norms = [module for module in model.modules()
-             if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.momentum = None  # the mean of all batches
-        nn.init.uniform_(norm.weight, 0.5, 1.5)
-        nn.init.normal_(norm.bias)
-    model.train()
-    with torch.no_grad():
-        model(*inputs)
-    model.eval()
-    return model
-
-
 def count(model, kind):
     return sum(isinstance(module, kind) for module in model.modules())
-
-
-def relative_error(actual, expected):
-    return ((actual - expected).abs().max() / expected.abs().max()).item()
 
 
 @pytest.mark.parametrize('build', [
@@ -147,9 +129,167 @@ def test_copies_and_pickles():
 
 
 @pytest.mark.parametrize('model, message', [
-    (nn.Sequential(AdderConv2d(2, 2, 1)), 'in training mode'),
+    (nn.Sequential(AdderConv2d(2, 2, 1)), 'model.eval'),
     (nn.Sequential(nn.Conv2d(2, 2, 1)).eval(), 'has no AdderConv2d'),
 ])
 def test_errors(model, message):
-    with pytest.raises(RuntimeError, match=message):
+    with pytest.raises(InputError, match=message):
+        fuse_adder_bn(model)
+
+
+class Doubled(nn.BatchNorm2d):
+    """Another forward than its base class, as SparK's norms have."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+class DoubledConvModule(ConvModule):
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+class DoubledSequential(nn.Sequential):
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+class Slope(nn.ReLU):
+
+    def forward(self, x):
+        return torch.maximum(x, 0.1 * x)
+
+
+class DoubledAdder(AdderConv2d):
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+class DoubledBlock(BasicBlock):
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+class Half(nn.Module):
+    """In place of a DropPath."""
+
+    def forward(self, x):
+        return x / 2
+
+
+def hooked(module):
+    module.register_forward_hook(lambda module, inputs, output: 2 * output)
+    return module
+
+
+def pre_hooked(module):
+    module.register_forward_pre_hook(lambda module, inputs: 2 * inputs[0])
+    return module
+
+
+def patched(module):
+    forward = module.forward
+    module.forward = lambda x: 2 * forward(x)
+    return module
+
+
+def residual_block(**parts):
+    block = BasicBlock(6, 6, conv_cfg=AWN)
+    for name, part in parts.items():
+        setattr(block, name, part)
+    return block
+
+
+def adder():
+    return AdderConv2d(6, 6, 3, padding=1, weight_norm='AWN')
+
+
+def conv_module(kind=ConvModule):
+    return kind(6, 6, 3, padding=1, conv_cfg=AWN, norm_cfg=dict(type='BN'))
+
+
+OTHERS = dict(
+    norm=lambda: nn.Sequential(adder(), Doubled(6)),
+    relu=lambda: nn.Sequential(adder(), nn.BatchNorm2d(6), Slope()),
+    adder=lambda: nn.Sequential(
+        DoubledAdder(6, 6, 3, padding=1), nn.BatchNorm2d(6)),
+    conv_module=lambda: conv_module(DoubledConvModule),
+    sequential=lambda: DoubledSequential(adder(), nn.BatchNorm2d(6)),
+    block=lambda: DoubledBlock(6, 6, conv_cfg=AWN),
+    norm_of_block=lambda: residual_block(bn2=Doubled(6)),
+    relu_of_block=lambda: residual_block(relu=Slope()),
+    drop_path_of_block=lambda: residual_block(drop_path=Half()),
+    downsample_of_block=lambda: residual_block(
+        downsample=DoubledSequential(adder(), nn.BatchNorm2d(6))),
+    hooked_adder=lambda: hooked(adder()),
+    hooked_norm=lambda: nn.Sequential(adder(), hooked(nn.BatchNorm2d(6))),
+    hooked_conv_module=lambda: hooked(conv_module()),
+    hooked_block=lambda: hooked(residual_block()),
+    hooked_adder_of_block=lambda: residual_block(conv1=hooked(adder())),
+    hooked_drop_path=lambda: residual_block(drop_path=hooked(nn.Identity())),
+    pre_hooked_adder=lambda: pre_hooked(adder()),
+    pre_hooked_block=lambda: pre_hooked(residual_block()),
+    patched_conv_module=lambda: patched(conv_module()),
+)
+
+
+@pytest.mark.parametrize('name', OTHERS)
+def test_what_computes_something_else_stays(name):
+    torch.manual_seed(0)
+    x = torch.randn(3, 6, 9, 9)
+    model = settle(nn.Sequential(OTHERS[name](), conv_module()), x)
+    fused = fuse_adder_bn(model)
+    assert count(fused, FusedAdderConv2d) >= 1
+    with torch.no_grad():
+        assert relative_error(fused(x), model(x)) < 1e-5
+
+
+def test_layers_of_a_sequential_keep_names_and_class():
+    """Code outside may find them by name, or ask for more than forward."""
+    x = torch.randn(2, 6, 9, 9)
+    model = settle(Sequential(OrderedDict(
+        first=adder(), norm=nn.BatchNorm2d(6), act=nn.ReLU(inplace=True),
+        second=adder())), x)
+    fused = fuse_adder_bn(model)
+    assert type(fused) is Sequential
+    assert [name for name, _ in fused.named_children()] == [
+        'first', 'norm', 'act', 'second']
+    assert count(fused, FusedAdderConv2d) == 2
+    assert count(fused, nn.BatchNorm2d) == 0
+    with torch.no_grad():
+        assert relative_error(fused(x), model(x)) < 1e-5
+
+
+def test_shared_modules():
+    """A head may share its adders between levels that have own norms."""
+    class Shared(nn.Module):
+
+        def __init__(self):
+            super().__init__()
+            layer = adder()
+            self.first, self.second = layer, layer
+            self.levels = nn.ModuleList(
+                nn.Sequential(layer, nn.BatchNorm2d(6)) for _ in range(2))
+
+        def forward(self, x):
+            return self.second(self.levels[1](self.levels[0](self.first(x))))
+
+    x = torch.randn(2, 6, 9, 9)
+    model = settle(Shared(), x)
+    fused = fuse_adder_bn(model)
+    assert count(fused, AdderConv2d) == 0
+    with torch.no_grad():
+        assert relative_error(fused(x), model(x)) < 1e-5
+
+
+def test_a_norm_in_training_mode_is_refused():
+    """It would normalize by the batch, which no fused adder can."""
+    model = nn.Sequential(adder(), nn.BatchNorm2d(6)).eval()
+    model[1].train()
+    with pytest.raises(InputError, match='fuse_adder_bn: model.1 .BatchNorm2d'
+                       '. is in training mode'):
         fuse_adder_bn(model)

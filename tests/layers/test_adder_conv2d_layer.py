@@ -326,3 +326,11 @@ def test_fusion_with_batch_norm_leaves_adders_alone():
     module.eval()
     expected = module(x)
     torch.testing.assert_close(fuse_conv_bn(module)(x), expected)
+
+
+def test_shapes_on_the_meta_device():
+    """Nothing is computed there, and there is no autocast to ask for."""
+    layer = AdderConv2d(4, 6, 3, stride=2, bias=True, weight_norm='AWN')
+    output = layer.to('meta')(torch.empty(2, 4, 9, 8, device='meta'))
+    assert output.shape == (2, 6, 4, 3)
+    assert output.device.type == 'meta'
