@@ -12,8 +12,8 @@ TESTS = Path(__file__).parent
 # Each may import those before it.
 LAYERS = (
     'version', 'errors', 'dependencies', 'text', 'files', 'config_nodes',
-    'ops', 'layers', 'checkpoints', 'statistics', 'models', 'datasets', 'evaluation', 'engine',
-    'inference', 'cli', 'reporting', 'runs', 'analysis', 'robustness',
+    'ops', 'layers', 'checkpoints', 'statistics', 'models', 'datasets',
+    'evaluation', 'engine', 'inference', 'cli', 'reporting', 'runs', 'analysis', 'robustness',
     'benchmark')
 ENTRANCES = ('__init__', '__main__')  # of the house: import what they like
 # By design an operator and its layer have one name.
