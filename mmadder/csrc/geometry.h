@@ -43,8 +43,8 @@ inline Conv2dGeometry conv2d_geometry(
       "adder_conv2d: stride, padding and dilation are pairs (h, w), got ",
       stride, ", ", padding, " and ", dilation);
   TORCH_CHECK_VALUE(
-      stride[0] > 0 && stride[1] > 0, "adder_conv2d: stride must be positive, "
-      "got ", stride);
+      stride[0] > 0 && stride[1] > 0,
+      "adder_conv2d: stride must be positive, got ", stride);
   TORCH_CHECK_VALUE(
       dilation[0] > 0 && dilation[1] > 0,
       "adder_conv2d: dilation must be positive, got ", dilation);

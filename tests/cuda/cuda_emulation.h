@@ -309,7 +309,7 @@ inline __half __float2half_rn(float f) {  // to nearest even
   if (magnitude >= 65520.f)
     return {(uint16_t)(sign | 0x7c00u)};
   if (magnitude < 0x1p-14f)
-    return {(uint16_t)(
+    return {static_cast<uint16_t>(
         sign | (uint32_t)std::nearbyint(std::ldexp(magnitude, 24)))};
   const uint32_t rounded =
       (bits & 0x7fffffffu) + 0xfffu + (bits >> 13 & 1);

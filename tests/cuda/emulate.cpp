@@ -19,9 +19,11 @@ struct Problem {
   int stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups;
 
   Shape shape() const {
+  // clang-format off
     Shape s{batch, in_channels, in_h, in_w, out_channels, 0, 0, kernel_h,
             kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h,
             dilation_w, groups, in_channels / groups, out_channels / groups};
+  // clang-format on
     s.out_h = (in_h + 2 * pad_h - dilation_h * (kernel_h - 1) - 1) / stride_h;
     s.out_w = (in_w + 2 * pad_w - dilation_w * (kernel_w - 1) - 1) / stride_w;
     s.out_h += 1, s.out_w += 1;
@@ -126,8 +128,10 @@ void run_far(int filters) {
   constexpr int kChannels = 32, kSize = 8, kBatch = 1200000;
   constexpr int64_t kImage = kChannels * kSize * kSize;
   const auto shape = [&](int batch) {
+  // clang-format off
     return Shape{batch, kChannels, kSize, kSize, filters, kSize, kSize, 3, 3,
                  1, 1, 1, 1, 1, 1, 1, kChannels, filters};
+  // clang-format on
   };
   const Shape one = shape(1), many = shape(kBatch);
   std::vector<float> weight(filters * kChannels * 9);

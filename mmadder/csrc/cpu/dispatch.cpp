@@ -57,8 +57,8 @@ const Kernels& choose_kernels() {
     names += std::string(names.empty() ? "" : ", ") + table->name;
   }
   TORCH_CHECK(
-      false, "MMADDER_CPU_ISA=", wanted, " is not supported here; this "
-      "processor runs: ", names);
+      false, "MMADDER_CPU_ISA=", wanted,
+      " is not supported here; this processor runs: ", names);
 }
 
 }  // namespace

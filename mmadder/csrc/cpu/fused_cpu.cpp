@@ -136,9 +136,9 @@ at::Tensor adder_conv2d_int8(
         met_pixels(g, input), weight, packed_weight, code_scale, zero_point,
         mean, scale, bias, residual, relu, {1, 1}, padding, dilation, groups);
   TORCH_CHECK(
-      (input.scalar_type() == at::kByte ||
-       input.scalar_type() == at::kFloat) && input.device().is_cpu(),
-      op, ": input must be uint8 codes, or float32 to be quantized, on the "
+      input.device().is_cpu() && (input.scalar_type() == at::kByte ||
+                                  input.scalar_type() == at::kFloat),
+      op, ": input must be uint8 codes, or float32 to be quantized, on the ",
       "CPU, got ", input.scalar_type(), " on ", input.device());
   TORCH_CHECK(
       weight.scalar_type() == at::kByte && weight.device().is_cpu(), op,

@@ -12,9 +12,9 @@ inline cpu::Mode parse_mode(c10::string_view mode) {
       mode == "auto" || mode == "exact" || mode == "max",
       "adder_conv2d: mode must be 'auto', 'exact' or 'max', got '", mode,
       "'");
-  return mode == "exact" ? cpu::Mode::kExact
-      : mode == "max"    ? cpu::Mode::kMax
-                         : cpu::Mode::kAuto;
+  if (mode == "auto")
+    return cpu::Mode::kAuto;
+  return mode == "max" ? cpu::Mode::kMax : cpu::Mode::kExact;
 }
 
 inline void warn_exact() {

@@ -3,7 +3,8 @@
 //   type, lanes, zero, set, load, store, add, sub, mul, multiply_add;
 //   any_below(a, b): whether a lane of a is not at least that of b;
 //   relu, clip to [-1, 1] and sign, all of which keep NaN, but for clip
-//   where clip_hides_nan; keep_nan(a, b), a where that is NaN, else b; sum of all lanes;
+//   where clip_hides_nan; keep_nan(a, b), a where that is NaN, else b;
+//   sum of all lanes;
 //   Broadcast, one float for all lanes, made from its address: max and
 //   distance of a vector and a Broadcast, multiply_add with one as factor;
 //   add_by_fma, sub_by_fma: a + b and a - b on the multiplier's pipe where

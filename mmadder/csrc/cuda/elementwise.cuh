@@ -35,8 +35,10 @@ __global__ void pack_forward_kernel(
     const int tap = k / s.in_per_group, channel = k % s.in_per_group;
     T value = convert<T>(0.f);
     if (row < s.out_per_group && tap < s.taps())
+  // clang-format off
       value = weight[(((int64_t)group * s.out_per_group + row) *
                           s.in_per_group + channel) * s.taps() + tap];
+  // clang-format on
     packed[e] = convert<Shared>(value);
   }
 }
@@ -65,10 +67,12 @@ __global__ void pack_input_grad_kernel(
     if (row < s.in_per_group && tap < h.count * w.count) {
       const int kh = h.first + tap / w.count * h.step;
       const int kw = w.first + tap % w.count * w.step;
+  // clang-format off
       value = scale * convert<float>(
           weight[((((int64_t)group * s.out_per_group + channel) *
                        s.in_per_group + row) * s.kernel_h + kh) *
                      s.kernel_w + kw]) + shift;
+  // clang-format on
     }
     packed[e] = value;
   }

@@ -128,8 +128,10 @@ inline Plan plan_forward(const Shape& s, DType dtype, int sms) {
       detail::packed_shape(1, 1, depth, s.out_per_group, plan.tile);
   plan.packed_bytes = (int64_t)s.groups * plan.packing.depth *
       plan.packing.pitch * (plan.half_pairs ? 2 : 4);
+  // clang-format off
   plan.window = {s.in_per_group, 0, 0, s.dilation_h, s.dilation_w,
                  s.in_h, s.in_w, (unsigned)s.in_plane()};
+  // clang-format on
   plan.window.set_taps(s.kernel_h, s.kernel_w);
   detail::set_blocks(plan, s.out_per_group, s.batch * s.out_plane(), s.groups,
                      depth, s.out_numel(), sms);
@@ -156,8 +158,10 @@ inline Plan plan_input_grad(const Shape& s, DType dtype, int sms) {
   const int parts = s.groups * plan.packing.classes();
   plan.packed_bytes =
       (int64_t)parts * plan.packing.depth * plan.packing.pitch * 4;
+  // clang-format off
   plan.window = {s.out_per_group, 0, 0, -h.out_step, -w.out_step,
                  s.out_h, s.out_w, (unsigned)s.out_plane()};
+  // clang-format on
   plan.window.set_taps(h.count, w.count);  // the kernel sets its class's
   const int64_t pixels = s.batch * ceil_div(s.in_h, s.stride_h) *
       ceil_div(s.in_w, s.stride_w);
