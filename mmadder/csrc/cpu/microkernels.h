@@ -65,8 +65,8 @@ void l1_distance_f32(
       float* sum = sums + (t * kVectors + v) * kLanes;
       auto value = acc[t][v];
       if (kForm == kMax)
-        value = V::sub(value, V::add(V::set(x_sums[t]),
-                                     V::load(w_sums + v * kLanes)));
+        value = V::sub(
+            value, V::add(V::set(x_sums[t]), V::load(w_sums + v * kLanes)));
       V::store(sum, add ? V::add(V::load(sum), value) : value);
     }
 }
@@ -154,9 +154,9 @@ bool store_f32(
         below |= V::any_below(sum, V::set(limits[c]));
       auto y = V::mul(sum, V::set(factor));
       if (epilogue.scale)
-        y = V::multiply_add(V::sub(y, V::set(epilogue.mean[c])),
-                            V::set(epilogue.scale[c]),
-                            V::set(epilogue.bias[c]));
+        y = V::multiply_add(
+            V::sub(y, V::set(epilogue.mean[c])), V::set(epilogue.scale[c]),
+            V::set(epilogue.bias[c]));
       if (residual)
         y = V::add(y, V::load(residual + i));
       if (epilogue.relu)
@@ -190,8 +190,8 @@ void weight_sums_f32(
 
 template <class V>
 void channel_sums_f32(
-    const float* packed, int64_t block_stride, int64_t blocks,
-    int64_t pixels, float* sums) {
+    const float* packed, int64_t block_stride, int64_t blocks, int64_t pixels,
+    float* sums) {
   for (int64_t p = 0; p < pixels; ++p) {
     auto sum = V::zero();
     for (int64_t b = 0; b < blocks; ++b)

@@ -52,10 +52,10 @@ struct Scratch {
   at::Tensor packed, partial;
 
   Scratch(const Plan& plan, const at::Tensor& like)
-      : packed(at::empty({plan.packed_bytes},
-                         like.options().dtype(at::kByte))),
-        partial(at::empty({plan.partial_numel},
-                          like.options().dtype(at::kFloat))) {}
+      : packed(
+            at::empty({plan.packed_bytes}, like.options().dtype(at::kByte))),
+        partial(at::empty(
+            {plan.partial_numel}, like.options().dtype(at::kFloat))) {}
   float* partial_or_null() const {
     return partial.numel() ? partial.mutable_data_ptr<float>() : nullptr;
   }
@@ -114,8 +114,9 @@ at::Tensor adder_conv2d_input_grad_cuda(
   if (grad_input.numel() == 0)
     return grad_input;
   const auto shape = shape_of(g);
-  const auto form = input_gradient == "sign" ? InputGradient::kSign
-                                             : InputGradient::kHardtanh;
+  const auto form = input_gradient == "sign"
+      ? InputGradient::kSign
+      : InputGradient::kHardtanh;
   const auto plan =
       cuda::plan_input_grad(shape, dtype, multiprocessors(input.device()));
   const Scratch scratch(plan, x);
