@@ -79,16 +79,15 @@ at::Tensor forward(const at::Tensor& columns, const at::Tensor& weight) {
   return output;
 }
 
-std::vector<at::Tensor> backward(const at::Tensor& grad_output,
-                                 const at::Tensor& columns,
-                                 const at::Tensor& weight) {
+std::vector<at::Tensor> backward(
+    const at::Tensor& grad_output, const at::Tensor& columns,
+    const at::Tensor& weight) {
   const c10::cuda::CUDAGuard guard(columns.device());
   const int M = weight.size(0), K = weight.size(1), P = columns.size(2);
   auto grad_columns = at::zeros_like(columns);
   auto grad_weight = at::zeros_like(weight);
-  naive_adder_backward_kernel<<<blocks_of(columns, weight),
-                                dim3(kTile, kTile), 0,
-                                c10::cuda::getCurrentCUDAStream()>>>(
+  naive_adder_backward_kernel<<<blocks_of(columns, weight), dim3(kTile, kTile),
+                                0, c10::cuda::getCurrentCUDAStream()>>>(
       grad_output.const_data_ptr<float>(), columns.const_data_ptr<float>(),
       weight.const_data_ptr<float>(), grad_columns.mutable_data_ptr<float>(),
       grad_weight.mutable_data_ptr<float>(), K, P, M);

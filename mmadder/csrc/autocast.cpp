@@ -17,10 +17,9 @@ at::Tensor adder_conv2d_autocast(
   static const auto op =
       c10::Dispatcher::singleton()
           .findSchemaOrThrow("mmadder::adder_conv2d", "")
-          .typed<at::Tensor(
-              const at::Tensor&, const at::Tensor&, at::IntArrayRef,
-              at::IntArrayRef, at::IntArrayRef, int64_t, c10::string_view,
-              c10::string_view)>();
+          .typed<at::Tensor(const at::Tensor&, const at::Tensor&,
+                            at::IntArrayRef, at::IntArrayRef, at::IntArrayRef,
+                            int64_t, c10::string_view, c10::string_view)>();
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(key);
   return op.call(
       at::autocast::cached_cast(at::kFloat, input, device),

@@ -31,9 +31,8 @@ inline int64_t output_size(
 inline Conv2dGeometry conv2d_geometry(
     at::IntArrayRef input, at::IntArrayRef weight, at::IntArrayRef stride,
     at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups) {
-  TORCH_CHECK_VALUE(
-      input.size() == 4, "adder_conv2d: input must be (N, C, H, W), got ",
-      input);
+  TORCH_CHECK_VALUE(input.size() == 4,
+                    "adder_conv2d: input must be (N, C, H, W), got ", input);
   TORCH_CHECK_VALUE(
       weight.size() == 4,
       "adder_conv2d: weight must be (C_out, C_in / groups, K_h, K_w), got ",
@@ -42,12 +41,10 @@ inline Conv2dGeometry conv2d_geometry(
       stride.size() == 2 && padding.size() == 2 && dilation.size() == 2,
       "adder_conv2d: stride, padding and dilation are pairs (h, w), got ",
       stride, ", ", padding, " and ", dilation);
-  TORCH_CHECK_VALUE(
-      stride[0] > 0 && stride[1] > 0, "adder_conv2d: stride must be positive, "
-      "got ", stride);
-  TORCH_CHECK_VALUE(
-      dilation[0] > 0 && dilation[1] > 0,
-      "adder_conv2d: dilation must be positive, got ", dilation);
+  TORCH_CHECK_VALUE(stride[0] > 0 && stride[1] > 0,
+                    "adder_conv2d: stride must be positive, got ", stride);
+  TORCH_CHECK_VALUE(dilation[0] > 0 && dilation[1] > 0,
+                    "adder_conv2d: dilation must be positive, got ", dilation);
   TORCH_CHECK_VALUE(
       padding[0] >= 0 && padding[1] >= 0,
       "adder_conv2d: padding must not be negative, got ", padding);
@@ -56,10 +53,9 @@ inline Conv2dGeometry conv2d_geometry(
       "adder_conv2d: groups must divide the channels of input ", input,
       " and of weight ", weight, ", got groups=", groups);
   TORCH_CHECK_VALUE(
-      weight[1] == input[1] / groups,
-      "adder_conv2d: weight ", weight, " expects ", weight[1] * groups,
-      " input channels with groups=", groups, ", input ", input, " has ",
-      input[1]);
+      weight[1] == input[1] / groups, "adder_conv2d: weight ", weight,
+      " expects ", weight[1] * groups, " input channels with groups=", groups,
+      ", input ", input, " has ", input[1]);
   TORCH_CHECK_VALUE(
       weight[0] > 0 && weight[1] > 0 && weight[2] > 0 && weight[3] > 0,
       "adder_conv2d: weight must not be empty, got ", weight);
@@ -67,9 +63,8 @@ inline Conv2dGeometry conv2d_geometry(
   constexpr int64_t limit = std::numeric_limits<int32_t>::max();
   for (const auto sizes : {input, weight, stride, padding, dilation})
     for (const auto size : sizes)
-      TORCH_CHECK_VALUE(
-          size <= limit, "adder_conv2d: ", size, " is too large (limit ",
-          limit, ")");
+      TORCH_CHECK_VALUE(size <= limit, "adder_conv2d: ", size,
+                        " is too large (limit ", limit, ")");
   Conv2dGeometry g{};
   g.batch = input[0], g.in_channels = input[1];
   g.in_h = input[2], g.in_w = input[3];
@@ -79,10 +74,8 @@ inline Conv2dGeometry conv2d_geometry(
   g.pad_h = padding[0], g.pad_w = padding[1];
   g.dilation_h = dilation[0], g.dilation_w = dilation[1];
   g.groups = groups;
-  g.out_h = output_size(g.in_h, g.kernel_h, g.stride_h, g.pad_h,
-                        g.dilation_h);
-  g.out_w = output_size(g.in_w, g.kernel_w, g.stride_w, g.pad_w,
-                        g.dilation_w);
+  g.out_h = output_size(g.in_h, g.kernel_h, g.stride_h, g.pad_h, g.dilation_h);
+  g.out_w = output_size(g.in_w, g.kernel_w, g.stride_w, g.pad_w, g.dilation_w);
   TORCH_CHECK_VALUE(
       g.out_h > 0 && g.out_w > 0,
       "adder_conv2d: the output would be empty: kernel (", g.kernel_h, ", ",
@@ -92,21 +85,19 @@ inline Conv2dGeometry conv2d_geometry(
 }
 
 // That a tensor is like input, as the kernels need it.
-inline void check_memory(const char* op, const at::Tensor& input,
-                         const at::Tensor& other, const char* name) {
-  TORCH_CHECK(
-      other.device() == input.device(), op, ": ", name, " is on ",
-      other.device(), ", input on ", input.device());
-  TORCH_CHECK(
-      other.scalar_type() == input.scalar_type(), op, ": ", name, " is ",
-      other.scalar_type(), ", input ", input.scalar_type());
-  TORCH_CHECK(
-      at::isFloatingType(input.scalar_type()), op,
-      ": floating-point tensors expected, got ", input.scalar_type());
+inline void check_memory(
+    const char* op, const at::Tensor& input, const at::Tensor& other,
+    const char* name) {
+  TORCH_CHECK(other.device() == input.device(), op, ": ", name, " is on ",
+              other.device(), ", input on ", input.device());
+  TORCH_CHECK(other.scalar_type() == input.scalar_type(), op, ": ", name,
+              " is ", other.scalar_type(), ", input ", input.scalar_type());
+  TORCH_CHECK(at::isFloatingType(input.scalar_type()), op,
+              ": floating-point tensors expected, got ", input.scalar_type());
 }
 
-inline void check_grad_output(const char* op, const at::Tensor& grad_output,
-                              const Conv2dGeometry& g) {
+inline void check_grad_output(
+    const char* op, const at::Tensor& grad_output, const Conv2dGeometry& g) {
   const int64_t expected[] = {g.batch, g.out_channels, g.out_h, g.out_w};
   TORCH_CHECK_VALUE(
       grad_output.sizes() == at::IntArrayRef(expected), op,

@@ -15,9 +15,7 @@ namespace {
 // Whether cuDNN's convolutions may round to TF32, in the whole process.
 #if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 10
 bool tf32_allowed() { return at::globalContext().allowTF32CuDNN(); }
-void allow_tf32(bool allow) {
-  at::globalContext().setAllowTF32CuDNN(allow);
-}
+void allow_tf32(bool allow) { at::globalContext().setAllowTF32CuDNN(allow); }
 #else  // the older functions raise once a user has set the precision
 bool tf32_allowed() {
   return at::globalContext().float32Precision(

@@ -152,8 +152,8 @@ T* shared(int line, size_t n) {
   return data;
 }
 
-inline void copy_async(void* to, const void* from, size_t bytes,
-                       size_t zeros = 0) {
+inline void copy_async(
+    void* to, const void* from, size_t bytes, size_t zeros = 0) {
   if ((uintptr_t)to % bytes || (zeros < bytes && (uintptr_t)from % bytes))
     fail("misaligned cp.async");
   self()->copies.back().push_back(
@@ -309,10 +309,9 @@ inline __half __float2half_rn(float f) {  // to nearest even
   if (magnitude >= 65520.f)
     return {(uint16_t)(sign | 0x7c00u)};
   if (magnitude < 0x1p-14f)
-    return {(uint16_t)(
+    return {static_cast<uint16_t>(
         sign | (uint32_t)std::nearbyint(std::ldexp(magnitude, 24)))};
-  const uint32_t rounded =
-      (bits & 0x7fffffffu) + 0xfffu + (bits >> 13 & 1);
+  const uint32_t rounded = (bits & 0x7fffffffu) + 0xfffu + (bits >> 13 & 1);
   return {(uint16_t)(sign | ((rounded >> 13) - (112u << 10)))};
 }
 

@@ -19,9 +19,11 @@ struct Problem {
   int stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups;
 
   Shape shape() const {
+    // clang-format off
     Shape s{batch, in_channels, in_h, in_w, out_channels, 0, 0, kernel_h,
             kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h,
             dilation_w, groups, in_channels / groups, out_channels / groups};
+    // clang-format on
     s.out_h = (in_h + 2 * pad_h - dilation_h * (kernel_h - 1) - 1) / stride_h;
     s.out_w = (in_w + 2 * pad_w - dilation_w * (kernel_w - 1) - 1) / stride_w;
     s.out_h += 1, s.out_w += 1;
@@ -73,9 +75,10 @@ struct Buffer {
 
 // Tile rows, and whether taps are whole, halves paired, the depth split.
 double describe(const Plan& plan) {
-  return plan.direct ? 0
-                     : plan.tile.rows + 1000 * plan.whole_taps +
-          10000 * plan.half_pairs + 100000 * (plan.blocks.splits > 1);
+  return plan.direct
+      ? 0
+      : plan.tile.rows + 1000 * plan.whole_taps + 10000 * plan.half_pairs +
+          100000 * (plan.blocks.splits > 1);
 }
 
 template <typename T>
@@ -126,8 +129,10 @@ void run_far(int filters) {
   constexpr int kChannels = 32, kSize = 8, kBatch = 1200000;
   constexpr int64_t kImage = kChannels * kSize * kSize;
   const auto shape = [&](int batch) {
+    // clang-format off
     return Shape{batch, kChannels, kSize, kSize, filters, kSize, kSize, 3, 3,
                  1, 1, 1, 1, 1, 1, 1, kChannels, filters};
+    // clang-format on
   };
   const Shape one = shape(1), many = shape(kBatch);
   std::vector<float> weight(filters * kChannels * 9);
@@ -155,23 +160,22 @@ void run_far(int filters) {
       emulation::fail("not the kernels that were meant");
     launch.most = 3 * forward.blocks.row_tiles;
     emulation::Launcher pack;
-    const auto both = [&](auto kernel, unsigned blocks, int threads,
-                          auto... arguments) {
-      (threads == kThreads ? pack : launch)(
-          kernel, blocks, threads, arguments...);
-    };
-    dispatch_forward<float>(both, forward, s,
-                            {x, weight.data(), packed.data(), nullptr, y});
+    const auto both =
+        [&](auto kernel, unsigned blocks, int threads, auto... arguments) {
+          (threads == kThreads ? pack : launch)(
+              kernel, blocks, threads, arguments...);
+        };
+    dispatch_forward<float>(
+        both, forward, s, {x, weight.data(), packed.data(), nullptr, y});
     dispatch_input_grad<float>(
         both, backward, s, InputGradient::kHardtanh,
         {g, x, weight.data(), packed.data(), nullptr, dx});
   };
   check(one, x, g, y.data(), dx.data(), {});
   check(many, input, grad_output, output, grad_input, {});
-  if (!std::equal(y.begin(), y.end(),
-                  output + many.out_numel() - one.out_numel()) ||
-      !std::equal(dx.begin(), dx.end(),
-                  grad_input + many.in_numel() - kImage))
+  if (!std::equal(
+          y.begin(), y.end(), output + many.out_numel() - one.out_numel()) ||
+      !std::equal(dx.begin(), dx.end(), grad_input + many.in_numel() - kImage))
     emulation::fail("offsets beyond 2^31 elements are wrong");
   munmap(input, many.in_numel() * 4), munmap(grad_input, many.in_numel() * 4);
   munmap(output, many.out_numel() * 4);

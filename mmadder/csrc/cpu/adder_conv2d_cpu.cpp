@@ -42,9 +42,8 @@ at::Tensor adder_conv2d_cpu(
     return output;
   }
   const auto x = readable(input);
-  if (cpu::adder_conv2d_f32(
-          g, form, images(x), w.const_data_ptr<float>(), nullptr, {},
-          output.mutable_data_ptr<float>()))
+  if (cpu::adder_conv2d_f32(g, form, images(x), w.const_data_ptr<float>(),
+                            nullptr, {}, output.mutable_data_ptr<float>()))
     warn_exact();
   return output.to(input.scalar_type());
 }

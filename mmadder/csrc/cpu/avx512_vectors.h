@@ -1,7 +1,7 @@
 // AVX-512 (F, DQ, BW, VL): sixteen lanes, thirty-two registers. Included by
 // the units of its tables.
 #if defined(__clang__)
-#pragma clang attribute push( \
+#pragma clang attribute push(                                               \
     __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma"))), \
     apply_to = function)
 #else
@@ -84,15 +84,13 @@ struct Vector {
     return _mm512_range_ps(a, _mm512_set1_ps(1.f), 0b0010);
   }
   static type sign(type a) {
-    const auto not_zero_or_nan =
-        _mm512_cmp_ps_mask(a, zero(), _CMP_NEQ_OQ);
+    const auto not_zero_or_nan = _mm512_cmp_ps_mask(a, zero(), _CMP_NEQ_OQ);
     const type signed_one = _mm512_or_ps(
         _mm512_set1_ps(1.f), _mm512_and_ps(_mm512_set1_ps(-0.f), a));
     return _mm512_mask_mov_ps(a, not_zero_or_nan, signed_one);
   }
   static type keep_nan(type a, type b) {
-    return _mm512_mask_mov_ps(
-        b, _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), a);
+    return _mm512_mask_mov_ps(b, _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), a);
   }
   static float sum(type a) { return _mm512_reduce_add_ps(a); }
 
@@ -119,8 +117,9 @@ struct Vector {
         r[i] = _mm512_maskz_loadu_ps(there, src + i * src_stride);
     } else {
       for (int i = 0; i < kBlock; ++i)
-        r[i] = i < rows ? _mm512_maskz_loadu_ps(there, src + i * src_stride)
-                        : zero();
+        r[i] = i < rows
+            ? _mm512_maskz_loadu_ps(there, src + i * src_stride)
+            : zero();
     }
     transpose_registers(r);
     const type s = load(shift);
@@ -155,8 +154,7 @@ struct Bytes {
     auto* out = reinterpret_cast<__m256i*>(sums);
     const __m256i narrow = _mm512_cvtepi64_epi32(v);
     _mm256_storeu_si256(
-        out, add ? _mm256_add_epi32(_mm256_loadu_si256(out), narrow)
-                 : narrow);
+        out, add ? _mm256_add_epi32(_mm256_loadu_si256(out), narrow) : narrow);
   }
 };
 

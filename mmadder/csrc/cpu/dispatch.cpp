@@ -56,9 +56,8 @@ const Kernels& choose_kernels() {
       return *table;
     names += std::string(names.empty() ? "" : ", ") + table->name;
   }
-  TORCH_CHECK(
-      false, "MMADDER_CPU_ISA=", wanted, " is not supported here; this "
-      "processor runs: ", names);
+  TORCH_CHECK(false, "MMADDER_CPU_ISA=", wanted,
+              " is not supported here; this processor runs: ", names);
 }
 
 }  // namespace

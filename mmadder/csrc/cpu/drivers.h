@@ -32,9 +32,8 @@ enum class Mode { kAuto, kExact, kMax };
 // Weights in the order of the kernels of this processor, made once and used
 // by many calls. Of a geometry only channels, kernel and groups count.
 int64_t packed_weight_size(const Conv2dGeometry& geometry);  // floats
-void pack_weight(
-    const Conv2dGeometry& geometry, Form form, const float* weight,
-    float* packed);
+void pack_weight(const Conv2dGeometry& geometry, Form form,
+                 const float* weight, float* packed);
 
 // output = epilogue(-sum |input - weight|), NCHW.
 //   packed: of pack_weight in max form, or null.
@@ -52,16 +51,16 @@ struct Codes {
 
 // Weight codes in the order of the kernels of this processor.
 int64_t packed_codes_size(const Conv2dGeometry& geometry);  // bytes
-void pack_codes(const Conv2dGeometry& geometry, const uint8_t* weight,
-                uint8_t* packed);
+void pack_codes(
+    const Conv2dGeometry& geometry, const uint8_t* weight, uint8_t* packed);
 
 // output = epilogue(-scale * sum |input code - weight code|), NCHW; a float
 // input is rounded to codes first.
 template <typename Input>  // uint8_t or float
 void adder_conv2d_u8(
     const Conv2dGeometry& geometry, const Input* input,
-    const uint8_t* packed_weight, const Codes& codes,
-    const Epilogue& epilogue, float* output);
+    const uint8_t* packed_weight, const Codes& codes, const Epilogue& epilogue,
+    float* output);
 
 // grad_input = sum grad_output * clip(weight - input, -1, 1), or sign; NCHW.
 void adder_conv2d_input_grad_f32(

@@ -108,16 +108,13 @@ class ForwardWorker {
     const auto& band = task.band;
     const int64_t blocks = num_blocks(g.in_channels_per_group());
     const int64_t first = chunk * conv.weight.chunk_blocks();
-    const int64_t last =
-        std::min(first + conv.weight.chunk_blocks(), blocks);
+    const int64_t last = std::min(first + conv.weight.chunk_blocks(), blocks);
     const Step* steps = steps_.data() + first * g.taps();
     const int64_t vectors = conv.weight.vectors(out_block);
     const auto& kernels = conv.kernels.l1_distance[conv.form][vectors];
     const float* w = conv.weight.weights(task.group, out_block, first);
-    const float* w_sums =
-        conv.weight.half_sums(task.group, out_block, chunk);
-    const float* x_sums =
-        x_sums_.get() + chunk * band.positions();
+    const float* w_sums = conv.weight.half_sums(task.group, out_block, chunk);
+    const float* x_sums = x_sums_.get() + chunk * band.positions();
     const int64_t tiles =
         ceil_div(band.columns, conv.kernels.forward_tile[vectors]);
     float* sums = sums_.get();
@@ -128,8 +125,8 @@ class ForwardWorker {
         for (int64_t t = 0; t < tiles; ++t) {  // of nearly equal width
           const int64_t ow = t * band.columns / tiles;
           const int64_t tile = (t + 1) * band.columns / tiles - ow;
-          kernels[tile](row + ow * kBlock, steps, (last - first) * g.taps(),
-                        w, x_sums, w_sums, chunk > 0, sums);
+          kernels[tile](row + ow * kBlock, steps, (last - first) * g.taps(), w,
+                        x_sums, w_sums, chunk > 0, sums);
           sums += tile * vectors * conv.kernels.lanes;
           x_sums += tile;
         }
@@ -137,38 +134,37 @@ class ForwardWorker {
   }
 
   // Writes one block of output channels.
-  bool store(const Convolution& conv, const Task& task,
-             int64_t out_block) const {
+  bool store(
+      const Convolution& conv, const Task& task, int64_t out_block) const {
     const auto& g = conv.g;
     const auto& band = task.band;
-    const int64_t width =
-        conv.weight.vectors(out_block) * conv.kernels.lanes;
+    const int64_t width = conv.weight.vectors(out_block) * conv.kernels.lanes;
     const int64_t first = out_block * kMaxVectors * conv.kernels.lanes;
     const int64_t channels = g.out_channels_per_group();
     const int64_t used = std::min(channels - first, width);
     const int64_t plane = g.out_h * g.out_w;
-    const float* limits = conv.check
-        ? conv.weight.limits(task.group, out_block)
-        : nullptr;
+    const float* limits =
+        conv.check ? conv.weight.limits(task.group, out_block) : nullptr;
     const float factor = conv.form == kMax ? -2.f : -1.f;
     bool accurate = true;
-    for_each_run(band, g.out_w, [&](int64_t position, int64_t run, int64_t n,
-                                    int64_t oh) {
-      const float* sums = sums_.get() + position * width;
-      for (int64_t l = 0; l < used; l += kBlock) {
-        const int64_t oc = task.group * channels + first + l;
-        const int64_t out = (n * g.out_channels + oc) * plane +
-            oh * g.out_w + band.column;
-        for (int64_t p = 0; p < run; p += kBlock)
-          accurate &= conv.kernels.store(
-              sums + p * width + l, width,
-              std::min<int64_t>(run - p, kBlock),
-              std::min<int64_t>(used - l, kBlock), factor,
-              limits ? limits + l : nullptr,
-              moved(conv.epilogue, oc, out + p), conv.output + out + p,
-              plane);
-      }
-    });
+    for_each_run(
+        band, g.out_w,
+        [&](int64_t position, int64_t run, int64_t n, int64_t oh) {
+          const float* sums = sums_.get() + position * width;
+          for (int64_t l = 0; l < used; l += kBlock) {
+            const int64_t oc = task.group * channels + first + l;
+            const int64_t out =
+                (n * g.out_channels + oc) * plane + oh * g.out_w + band.column;
+            for (int64_t p = 0; p < run; p += kBlock)
+              accurate &= conv.kernels.store(
+                  sums + p * width + l, width,
+                  std::min<int64_t>(run - p, kBlock),
+                  std::min<int64_t>(used - l, kBlock), factor,
+                  limits ? limits + l : nullptr,
+                  moved(conv.epilogue, oc, out + p), conv.output + out + p,
+                  plane);
+          }
+        });
     return accurate;
   }
 
@@ -208,8 +204,8 @@ int64_t packed_weight_size(const Conv2dGeometry& g) {
   return PackedWeight(g, kernels()).size();
 }
 
-void pack_weight(const Conv2dGeometry& g, Form form, const float* weight,
-                 float* packed) {
+void pack_weight(
+    const Conv2dGeometry& g, Form form, const float* weight, float* packed) {
   PackedWeight target(g, kernels());
   target.attach(packed);
   target.pack(weight, form);

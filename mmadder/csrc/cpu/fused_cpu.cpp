@@ -25,13 +25,11 @@ Conv2dGeometry weight_geometry(const at::Tensor& weight, int64_t groups) {
 
 void check_floats(const char* op, const char* name, const at::Tensor& tensor,
                   at::IntArrayRef sizes) {
-  TORCH_CHECK(
-      tensor.scalar_type() == at::kFloat && tensor.device().is_cpu(), op,
-      ": ", name, " must be float32 on the CPU, got ", tensor.scalar_type(),
-      " on ", tensor.device());
-  TORCH_CHECK_VALUE(
-      tensor.sizes() == sizes, op, ": ", name, " has shape ", tensor.sizes(),
-      ", expected ", sizes);
+  TORCH_CHECK(tensor.scalar_type() == at::kFloat && tensor.device().is_cpu(),
+              op, ": ", name, " must be float32 on the CPU, got ",
+              tensor.scalar_type(), " on ", tensor.device());
+  TORCH_CHECK_VALUE(tensor.sizes() == sizes, op, ": ", name, " has shape ",
+                    tensor.sizes(), ", expected ", sizes);
 }
 
 // The tensors of an epilogue, checked and dense.
@@ -47,8 +45,7 @@ class EpilogueTensors {
     check_floats(op, "mean", mean, {g.out_channels});
     check_floats(op, "scale", scale, {g.out_channels});
     check_floats(op, "bias", bias, {g.out_channels});
-    epilogue_ = {mean_.const_data_ptr<float>(),
-                 scale_.const_data_ptr<float>(),
+    epilogue_ = {mean_.const_data_ptr<float>(), scale_.const_data_ptr<float>(),
                  bias_.const_data_ptr<float>(), nullptr, relu};
     if (residual) {
       check_floats(op, "residual", *residual,
@@ -66,24 +63,23 @@ class EpilogueTensors {
 
 at::Tensor empty_packed_weight(const at::Tensor& weight, int64_t groups) {
   const auto g = weight_geometry(weight, groups);
-  return at::empty({weight.scalar_type() == at::kByte
-                        ? cpu::packed_codes_size(g)
-                        : cpu::packed_weight_size(g)},
-                   weight.options());
+  return at::empty(
+      {weight.scalar_type() == at::kByte
+           ? cpu::packed_codes_size(g)
+           : cpu::packed_weight_size(g)},
+      weight.options());
 }
 
-at::Tensor adder_conv2d_pack_weight(const at::Tensor& weight,
-                                    int64_t groups) {
+at::Tensor adder_conv2d_pack_weight(const at::Tensor& weight, int64_t groups) {
   const bool codes = weight.scalar_type() == at::kByte;
   if (!codes)
-    check_floats(
-        "adder_conv2d_pack_weight", "weight", weight, weight.sizes());
+    check_floats("adder_conv2d_pack_weight", "weight", weight, weight.sizes());
   const auto g = weight_geometry(weight, groups);
   const auto packed = empty_packed_weight(weight, groups);
   const auto w = weight.contiguous();
   if (codes)
-    cpu::pack_codes(g, w.const_data_ptr<uint8_t>(),
-                    packed.mutable_data_ptr<uint8_t>());
+    cpu::pack_codes(
+        g, w.const_data_ptr<uint8_t>(), packed.mutable_data_ptr<uint8_t>());
   else
     cpu::pack_weight(g, cpu::kMax, w.const_data_ptr<float>(),
                      packed.mutable_data_ptr<float>());
@@ -106,12 +102,12 @@ at::Tensor adder_conv2d_fused(
         residual, relu, {1, 1}, padding, dilation, groups, mode);
   check_floats(op, "input", input, input.sizes());
   check_floats(op, "weight", weight, weight.sizes());
-  check_floats(op, "packed_weight", packed_weight,
-               {cpu::packed_weight_size(g)});
+  check_floats(
+      op, "packed_weight", packed_weight, {cpu::packed_weight_size(g)});
   const auto form = parse_mode(mode);
   const EpilogueTensors epilogue(op, g, mean, scale, bias, residual, relu);
-  const auto output = at::empty(
-      {g.batch, g.out_channels, g.out_h, g.out_w}, input.options());
+  const auto output =
+      at::empty({g.batch, g.out_channels, g.out_h, g.out_w}, input.options());
   const auto x = readable(input), w = weight.contiguous();
   if (output.numel() > 0 &&
       cpu::adder_conv2d_f32(
@@ -126,8 +122,9 @@ at::Tensor adder_conv2d_int8(
     const at::Tensor& input, const at::Tensor& weight,
     const at::Tensor& packed_weight, double code_scale, int64_t zero_point,
     const at::Tensor& mean, const at::Tensor& scale, const at::Tensor& bias,
-    const std::optional<at::Tensor>& residual, bool relu, at::IntArrayRef stride, at::IntArrayRef padding,
-    at::IntArrayRef dilation, int64_t groups) {
+    const std::optional<at::Tensor>& residual, bool relu,
+    at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation,
+    int64_t groups) {
   const char* op = "adder_conv2d_int8";
   const auto g = conv2d_geometry(
       input.sizes(), weight.sizes(), stride, padding, dilation, groups);
@@ -136,14 +133,14 @@ at::Tensor adder_conv2d_int8(
         met_pixels(g, input), weight, packed_weight, code_scale, zero_point,
         mean, scale, bias, residual, relu, {1, 1}, padding, dilation, groups);
   TORCH_CHECK(
-      (input.scalar_type() == at::kByte ||
-       input.scalar_type() == at::kFloat) && input.device().is_cpu(),
-      op, ": input must be uint8 codes, or float32 to be quantized, on the "
+      input.device().is_cpu() &&
+          (input.scalar_type() == at::kByte ||
+           input.scalar_type() == at::kFloat),
+      op, ": input must be uint8 codes, or float32 to be quantized, on the ",
       "CPU, got ", input.scalar_type(), " on ", input.device());
-  TORCH_CHECK(
-      weight.scalar_type() == at::kByte && weight.device().is_cpu(), op,
-      ": weight must be uint8 codes on the CPU, got ", weight.scalar_type(),
-      " on ", weight.device());
+  TORCH_CHECK(weight.scalar_type() == at::kByte && weight.device().is_cpu(),
+              op, ": weight must be uint8 codes on the CPU, got ",
+              weight.scalar_type(), " on ", weight.device());
   TORCH_CHECK_VALUE(
       packed_weight.scalar_type() == at::kByte &&
           packed_weight.sizes() ==
@@ -152,9 +149,8 @@ at::Tensor adder_conv2d_int8(
   TORCH_CHECK_VALUE(
       code_scale > 0 && std::isfinite(code_scale), op,
       ": code_scale must be positive and finite, got ", code_scale);
-  TORCH_CHECK_VALUE(
-      zero_point >= 0 && zero_point <= 255, op,
-      ": zero_point must be a code, 0 to 255, got ", zero_point);
+  TORCH_CHECK_VALUE(zero_point >= 0 && zero_point <= 255, op,
+                    ": zero_point must be a code, 0 to 255, got ", zero_point);
   TORCH_CHECK_VALUE(
       g.in_channels_per_group() * g.taps() <
           std::numeric_limits<int32_t>::max() / 255,
@@ -166,12 +162,11 @@ at::Tensor adder_conv2d_int8(
   if (output.numel() == 0)
     return output;
   const auto x = input.contiguous(), w = packed_weight.contiguous();
-  const cpu::Codes codes{static_cast<float>(code_scale),
-                         static_cast<int>(zero_point)};
+  const cpu::Codes codes{
+      static_cast<float>(code_scale), static_cast<int>(zero_point)};
   const auto run = [&](const auto* data) {
-    cpu::adder_conv2d_u8(
-        g, data, w.const_data_ptr<uint8_t>(), codes, epilogue.get(),
-        output.mutable_data_ptr<float>());
+    cpu::adder_conv2d_u8(g, data, w.const_data_ptr<uint8_t>(), codes,
+                         epilogue.get(), output.mutable_data_ptr<float>());
   };
   if (x.scalar_type() == at::kByte)
     run(data_or_nothing<uint8_t>(x));

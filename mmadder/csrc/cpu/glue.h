@@ -10,11 +10,10 @@ namespace mmadder {
 inline cpu::Mode parse_mode(c10::string_view mode) {
   TORCH_CHECK_VALUE(
       mode == "auto" || mode == "exact" || mode == "max",
-      "adder_conv2d: mode must be 'auto', 'exact' or 'max', got '", mode,
-      "'");
-  return mode == "exact" ? cpu::Mode::kExact
-      : mode == "max"    ? cpu::Mode::kMax
-                         : cpu::Mode::kAuto;
+      "adder_conv2d: mode must be 'auto', 'exact' or 'max', got '", mode, "'");
+  if (mode == "auto")
+    return cpu::Mode::kAuto;
+  return mode == "max" ? cpu::Mode::kMax : cpu::Mode::kExact;
 }
 
 inline void warn_exact() {
@@ -51,8 +50,8 @@ inline bool skips_pixels(const Conv2dGeometry& g) {
       g.stride_h * g.stride_w > 1;
 }
 
-inline at::Tensor met_pixels(const Conv2dGeometry& g,
-                             const at::Tensor& image) {
+inline at::Tensor met_pixels(
+    const Conv2dGeometry& g, const at::Tensor& image) {
   return image.slice(2, 0, c10::nullopt, g.stride_h)
       .slice(3, 0, c10::nullopt, g.stride_w);
 }

@@ -26,7 +26,8 @@ struct Phase {
   int64_t weight_offset;  // in taps before this phase
 };
 
-// Taps whose output position is whole: input + pad - k * dilation = s * output.
+// Taps whose output position is whole: input + pad - k * dilation = s *
+// output.
 std::vector<std::pair<int64_t, int64_t>> phase_taps(
     int64_t phase, int64_t kernel, int64_t stride, int64_t pad,
     int64_t dilation) {
@@ -45,10 +46,10 @@ std::vector<Phase> make_phases(const Conv2dGeometry& g) {
   for (int64_t r = 0; r < std::min(g.stride_h, g.in_h); ++r)
     for (int64_t c = 0; c < std::min(g.stride_w, g.in_w); ++c) {
       Phase phase{r, c, {}, offset};
-      for (const auto& [kh, oh] : phase_taps(
-               r, g.kernel_h, g.stride_h, g.pad_h, g.dilation_h))
-        for (const auto& [kw, ow] : phase_taps(
-                 c, g.kernel_w, g.stride_w, g.pad_w, g.dilation_w))
+      for (const auto& [kh, oh] :
+           phase_taps(r, g.kernel_h, g.stride_h, g.pad_h, g.dilation_h))
+        for (const auto& [kw, ow] :
+             phase_taps(c, g.kernel_w, g.stride_w, g.pad_w, g.dilation_w))
           phase.taps.push_back({kh, kw, oh, ow});
       offset += phase.taps.size();
       if (!phase.taps.empty())
@@ -79,7 +80,7 @@ class PhasedWeight {
                int64_t out_block) const {
     return data_.get() +
         ((group * in_blocks() + in_block) * g_.taps() + phase.weight_offset) *
-            padded_out_ * width_ +
+        padded_out_ * width_ +
         out_block * kBlock * phase.taps.size() * width_;
   }
 
@@ -87,8 +88,8 @@ class PhasedWeight {
     at::parallel_for(
         0, g_.groups * in_blocks(), 1, [&](int64_t begin, int64_t end) {
           for (int64_t i = begin; i < end; ++i)
-            for (int64_t ob = 0;
-                 ob < num_blocks(g_.out_channels_per_group()); ++ob)
+            for (int64_t ob = 0; ob < num_blocks(g_.out_channels_per_group());
+                 ++ob)
               fill_block(weight, i / in_blocks(), i % in_blocks(), ob);
         });
   }
@@ -111,19 +112,19 @@ class PhasedWeight {
         // The next filter's is far away.
         for (int64_t i = 0; i < rows * g_.taps(); i += kBlock)
           __builtin_prefetch(in + 2 * in_channels * g_.taps() + i);
-        fill_lanes(in, rows, std::min<int64_t>(width_ - l, kBlock), [&](
-            const Phase& phase, int64_t tap) {
-          return block(group, in_block, phase, out_block) +
-              (tap * padded + o) * width_ + l;
-        });
+        fill_lanes(in, rows, std::min<int64_t>(width_ - l, kBlock),
+                   [&](const Phase& phase, int64_t tap) {
+                     return block(group, in_block, phase, out_block) +
+                         (tap * padded + o) * width_ + l;
+                   });
       }
     }
   }
 
   // The taps of up to 16 neighbouring input channels of one filter.
   template <typename Target>
-  void fill_lanes(const float* in, int64_t rows, int64_t lanes,
-                  const Target& target) {
+  void fill_lanes(
+      const float* in, int64_t rows, int64_t lanes, const Target& target) {
     for (int64_t first = 0; first < g_.taps(); first += kBlock) {
       const int64_t last = std::min<int64_t>(first + kBlock, g_.taps());
       float tile[kBlock * kBlock];
@@ -186,12 +187,12 @@ class GradientWorker {
     // The channels of the task, in whole blocks.
     const int64_t width = gradient.vectors * gradient.kernels.lanes;
     first_channel_ = task.first_block * width / kBlock * kBlock;
-    channels_ = std::min(task.last_block * width,
-                         g.in_channels_per_group()) - first_channel_;
+    channels_ = std::min(task.last_block * width, g.in_channels_per_group()) -
+        first_channel_;
     image_ = ceil_div(channels_, std::max<int64_t>(kBlock, width)) *
         std::max<int64_t>(kBlock, width) / kBlock * region_.plane();
-    grad_image_ = packed_floats(
-        grad_region_, num_blocks(g.out_channels_per_group()));
+    grad_image_ =
+        packed_floats(grad_region_, num_blocks(g.out_channels_per_group()));
     pack(gradient, task);
     float* result = result_.reserve(band.images * image_);
     std::fill(result, result + band.images * image_, 0.f);
@@ -210,26 +211,32 @@ class GradientWorker {
         0.f);
     float* grad = grad_.reserve(task.band.images * grad_image_);
     float* input = input_.reserve(task.band.images * image_);
-    const auto view = [&](const Images& images, int64_t image,
-                          int64_t channel, int64_t channels, int64_t height,
-                          int64_t width) -> ImageView {
-      return {images.data + image * images.batch_stride +
-                  channel * images.channel_stride,
-              channels, height, width, images.channel_stride,
-              images.row_stride, images.column_stride};
+    const auto view =
+        [&](const Images& images, int64_t image, int64_t channel,
+            int64_t channels, int64_t height, int64_t width) -> ImageView {
+      return {
+          images.data + image * images.batch_stride +
+              channel * images.channel_stride,
+          channels,
+          height,
+          width,
+          images.channel_stride,
+          images.row_stride,
+          images.column_stride};
     };
     for (int64_t n = 0; n < task.band.images; ++n) {
       const int64_t image = task.band.n + n;
-      pack_region(gradient.kernels,
-                  view(gradient.grad_output, image, task.group * out_channels,
-                       out_channels, g.out_h, g.out_w),
-                  grad_region_, zeros_.data(), grad + n * grad_image_);
-      pack_region(gradient.kernels,
-                  view(gradient.input, image,
-                       task.group * g.in_channels_per_group() +
-                           first_channel_,
-                       channels_, g.in_h, g.in_w),
-                  region_, zeros_.data(), input + n * image_);
+      pack_region(
+          gradient.kernels,
+          view(gradient.grad_output, image, task.group * out_channels,
+               out_channels, g.out_h, g.out_w),
+          grad_region_, zeros_.data(), grad + n * grad_image_);
+      pack_region(
+          gradient.kernels,
+          view(gradient.input, image,
+               task.group * g.in_channels_per_group() + first_channel_,
+               channels_, g.in_h, g.in_w),
+          region_, zeros_.data(), input + n * image_);
     }
   }
 
@@ -238,9 +245,8 @@ class GradientWorker {
                  const Phase& phase) {
     const int64_t out_channels = gradient.g.out_channels_per_group();
     const int64_t out_blocks = num_blocks(out_channels);
-    const int64_t block_bytes = kBlock * phase.taps.size() *
-        gradient.vectors * gradient.kernels.lanes *
-        static_cast<int64_t>(sizeof(float));
+    const int64_t block_bytes = kBlock * phase.taps.size() * gradient.vectors *
+        gradient.kernels.lanes * static_cast<int64_t>(sizeof(float));
     const int64_t chunk = chunk_blocks(block_bytes);
     for (int64_t first = 0; first < out_blocks; first += chunk) {
       steps_.clear();
@@ -263,8 +269,9 @@ class GradientWorker {
     const int64_t i1 =
         floor_div(band.row + band.rows - 1 - phase.row, g.stride_h) + 1;
     const int64_t j0 = ceil_div(band.column - phase.column, g.stride_w);
-    const int64_t j1 = floor_div(
-        band.column + band.columns - 1 - phase.column, g.stride_w) + 1;
+    const int64_t j1 =
+        floor_div(band.column + band.columns - 1 - phase.column, g.stride_w) +
+        1;
     if (i0 >= i1 || j0 >= j1)
       return;
     const int vectors = gradient.vectors;
@@ -281,16 +288,17 @@ class GradientWorker {
           const int64_t j = j0 + t * (j1 - j0) / tiles;
           const int64_t tile = j0 + (t + 1) * (j1 - j0) / tiles - j;
           const int64_t row = phase.row + i * g.stride_h - band.row;
-          const int64_t column =
-              phase.column + j * g.stride_w - band.column;
+          const int64_t column = phase.column + j * g.stride_w - band.column;
           const int64_t x = n * image_ + lane_offset +
               (row * region_.columns + column) * kBlock;
           const float* grad = grad_.get() + n * grad_image_ +
               ((i - grad_region_.row) * grad_region_.columns + j -
-               grad_region_.column) * kBlock;
-          kernels[tile](grad, steps_.data(), steps_.size(), weight,
-                        input_.get() + x, g.stride_w * kBlock,
-                        region_.plane(), /*add=*/true, result_.get() + x);
+               grad_region_.column) *
+                  kBlock;
+          kernels[tile](
+              grad, steps_.data(), steps_.size(), weight, input_.get() + x,
+              g.stride_w * kBlock, region_.plane(), /*add=*/true,
+              result_.get() + x);
         }
   }
 
@@ -306,7 +314,8 @@ class GradientWorker {
           float* out = gradient.grad_input +
               ((band.n + n) * g.in_channels +
                task.group * g.in_channels_per_group() + first_channel_ +
-               b * kBlock) * plane +
+               b * kBlock) *
+                  plane +
               (band.row + r) * g.in_w + band.column;
           for (int64_t c = 0; c < band.columns; c += kBlock)
             gradient.kernels.store(
@@ -347,10 +356,10 @@ void adder_conv2d_input_grad_f32(
     const Images& input, const float* weight, InputGradient slope,
     float* grad_input) {
   const Conv2dGeometry g = flattened(geometry, grad_output, input);
-  const Kernels& kernels = slope == kHardtanh &&
-          cpu::kernels().clip_hides_nan &&
-          has_nan(weight, g.out_channels * g.in_channels_per_group() *
-                              g.taps())
+  const Kernels& kernels =
+      slope == kHardtanh && cpu::kernels().clip_hides_nan &&
+          has_nan(
+              weight, g.out_channels * g.in_channels_per_group() * g.taps())
       ? portable_kernels()
       : cpu::kernels();
   const int vectors = choose_vectors(g, kernels);
@@ -360,11 +369,12 @@ void adder_conv2d_input_grad_f32(
   // Tasks must not share a block of 16 channels.
   const int64_t aligned =
       std::max<int64_t>(kBlock / (vectors * kernels.lanes), 1);
-  const Gradient gradient{g,      kernels, slope,  vectors,   phases,
-                          grad_output, input, packed, grad_input};
+  const Gradient gradient{
+      g,           kernels, slope,  vectors,   phases,
+      grad_output, input,   packed, grad_input};
   for_each_task<GradientWorker>(
-      g.batch, g.groups, ceil_div(packed.in_blocks(), aligned), g.in_h,
-      g.in_w, [&](GradientWorker& worker, Task task) {
+      g.batch, g.groups, ceil_div(packed.in_blocks(), aligned), g.in_h, g.in_w,
+      [&](GradientWorker& worker, Task task) {
         task.first_block *= aligned;
         task.last_block =
             std::min(task.last_block * aligned, packed.in_blocks());

@@ -31,8 +31,8 @@ void to_codes(const uint8_t* in, const Codes&, int64_t count, uint8_t* out) {
 }
 
 // round(x / scale) + zero_point, half to even, within 0 and 255.
-void to_codes(const float* in, const Codes& codes, int64_t count,
-              uint8_t* out) {
+void to_codes(
+    const float* in, const Codes& codes, int64_t count, uint8_t* out) {
   const float inverse = 1.f / codes.scale;
   int64_t i = 0;
 #if defined(__SSE2__)
@@ -48,8 +48,8 @@ void to_codes(const float* in, const Codes& codes, int64_t count,
     const auto b = _mm_packs_epi32(round(8), round(12));
     _mm_storeu_si128(
         reinterpret_cast<__m128i*>(out),
-        _mm_packus_epi16(_mm_add_epi16(a, zero_point),
-                         _mm_add_epi16(b, zero_point)));
+        _mm_packus_epi16(
+            _mm_add_epi16(a, zero_point), _mm_add_epi16(b, zero_point)));
     i = kBlock;
   }
 #endif
@@ -57,14 +57,13 @@ void to_codes(const float* in, const Codes& codes, int64_t count,
     const float scaled = in[i] * inverse;
     const float bounded = scaled > -512.f ? std::min(scaled, 512.f) : -512.f;
     out[i] = static_cast<uint8_t>(std::clamp(
-        static_cast<int>(std::nearbyint(bounded)) + codes.zero_point, 0,
-        255));
+        static_cast<int>(std::nearbyint(bounded)) + codes.zero_point, 0, 255));
   }
 }
 
 // rows[channel][16] to cells of kBlockBytes: cell[pixel][channel], up to 16.
-void transpose_codes(const uint8_t (*rows)[kBlock], int64_t pixels,
-                     uint8_t* const* cells) {
+void transpose_codes(
+    const uint8_t (*rows)[kBlock], int64_t pixels, uint8_t* const* cells) {
 #if defined(__SSE2__)
   __m128i a[kBlock], b[kBlock];
   for (int i = 0; i < kBlock; ++i)
@@ -88,16 +87,16 @@ void transpose_codes(const uint8_t (*rows)[kBlock], int64_t pixels,
 // Packs a region of codes to [block][pixel][64]. Borders are the code of
 // zero; channels that are not there are 0, as in the weights.
 template <typename Input>
-void pack_image(const Input* image, int64_t channels, int64_t height,
-                int64_t width, const Codes& codes, const Region& region,
-                uint8_t* packed) {
+void pack_image(
+    const Input* image, int64_t channels, int64_t height, int64_t width,
+    const Codes& codes, const Region& region, uint8_t* packed) {
   const int64_t first = std::clamp<int64_t>(-region.column, 0, region.columns);
   const int64_t last =
       std::clamp<int64_t>(width - region.column, first, region.columns);
   for (int64_t c0 = 0; c0 < channels; c0 += kBlock) {
     const int64_t used = std::min<int64_t>(channels - c0, kBlock);
-    uint8_t* out = packed +
-        c0 / kChannels * region.pixels() * kBlockBytes + c0 % kChannels;
+    uint8_t* out = packed + c0 / kChannels * region.pixels() * kBlockBytes +
+        c0 % kChannels;
     uint8_t border[kBlock] = {};
     std::fill(border, border + used, static_cast<uint8_t>(codes.zero_point));
     for (int64_t r = 0; r < region.rows; ++r) {
@@ -134,7 +133,8 @@ void pack_image(const Input* image, int64_t channels, int64_t height,
 
 // ---------------------------------------------------------------- weights --
 
-// Per group and block of output channels: [input block][tap][eight][output][8].
+// Per group and block of output channels: [input
+// block][tap][eight][output][8].
 class PackedCodes {
  public:
   PackedCodes(const Conv2dGeometry& g, const Kernels& kernels)
@@ -148,8 +148,8 @@ class PackedCodes {
     return ceil_div(g_.out_channels_per_group(), width_);
   }
   void attach(const uint8_t* data) { data_ = data; }
-  const uint8_t* block(int64_t group, int64_t out_block,
-                       int64_t in_block) const {
+  const uint8_t* block(
+      int64_t group, int64_t out_block, int64_t in_block) const {
     return data_ + (group * out_blocks() + out_block) * block_size() +
         in_block * kChannels * g_.taps() * width_;
   }
@@ -157,17 +157,15 @@ class PackedCodes {
   void pack(const uint8_t* weight, uint8_t* packed) const {
     std::memset(packed, 0, size());
     const int64_t outputs = g_.out_channels_per_group();
-    at::parallel_for(
-        0, g_.out_channels, 16, [&](int64_t begin, int64_t end) {
-          for (int64_t oc = begin; oc < end; ++oc) {
-            const int64_t o = oc % outputs;
-            pack_filter(
-                weight + oc * g_.in_channels_per_group() * g_.taps(),
-                packed + o % width_ * kEight +
-                    (oc / outputs * out_blocks() + o / width_) *
-                        block_size());
-          }
-        });
+    at::parallel_for(0, g_.out_channels, 16, [&](int64_t begin, int64_t end) {
+      for (int64_t oc = begin; oc < end; ++oc) {
+        const int64_t o = oc % outputs;
+        pack_filter(
+            weight + oc * g_.in_channels_per_group() * g_.taps(),
+            packed + o % width_ * kEight +
+                (oc / outputs * out_blocks() + o / width_) * block_size());
+      }
+    });
   }
 
  private:
@@ -222,9 +220,11 @@ class CodeWorker {
     image_ = 4 * packed_floats(region_, blocks);
     packed_.reserve(band.images * image_ / 4);
     for (int64_t n = 0; n < band.images; ++n)
-      pack_image(conv.input + ((band.n + n) * g.in_channels +
-                               task.group * channels) * g.in_h * g.in_w,
-                 channels, g.in_h, g.in_w, conv.codes, region_, packed(n));
+      pack_image(
+          conv.input +
+              ((band.n + n) * g.in_channels + task.group * channels) * g.in_h *
+                  g.in_w,
+          channels, g.in_h, g.in_w, conv.codes, region_, packed(n));
     find_steps(
         g, region_, blocks, kBlockBytes,
         [&](int64_t b) { return num_eights(channels, b); }, steps_);
@@ -274,24 +274,25 @@ class CodeWorker {
     const int64_t plane = g.out_h * g.out_w;
     const int64_t oc = task.group * outputs + out_block * width;
     float distances[kBlock * kMaxVectors * kEight];
-    for_each_run(task.band, g.out_w, [&](int64_t position, int64_t run,
-                                         int64_t n, int64_t oh) {
-      const int64_t out = (n * g.out_channels + oc) * plane + oh * g.out_w +
-          task.band.column;
-      for (int64_t p = 0; p < run; p += kBlock) {
-        const int64_t positions = std::min<int64_t>(run - p, kBlock);
-        const int32_t* sums = this->sums() + (position + p) * width;
-        for (int64_t k = 0; k < positions * width; ++k)
-          distances[k] = static_cast<float>(sums[k]);
-        Epilogue e = conv.epilogue;
-        e.mean += oc, e.scale += oc, e.bias += oc;
-        if (e.residual)
-          e.residual += out + p;
-        conv.kernels.store(
-            distances, width, positions, used, -conv.codes.scale, nullptr, e,
-            conv.output + out + p, plane);
-      }
-    });
+    for_each_run(
+        task.band, g.out_w,
+        [&](int64_t position, int64_t run, int64_t n, int64_t oh) {
+          const int64_t out = (n * g.out_channels + oc) * plane +
+              oh * g.out_w + task.band.column;
+          for (int64_t p = 0; p < run; p += kBlock) {
+            const int64_t positions = std::min<int64_t>(run - p, kBlock);
+            const int32_t* sums = this->sums() + (position + p) * width;
+            for (int64_t k = 0; k < positions * width; ++k)
+              distances[k] = static_cast<float>(sums[k]);
+            Epilogue e = conv.epilogue;
+            e.mean += oc, e.scale += oc, e.bias += oc;
+            if (e.residual)
+              e.residual += out + p;
+            conv.kernels.store(
+                distances, width, positions, used, -conv.codes.scale, nullptr,
+                e, conv.output + out + p, plane);
+          }
+        });
   }
 
   uint8_t* packed(int64_t n) {
@@ -311,23 +312,23 @@ int64_t packed_codes_size(const Conv2dGeometry& g) {
   return PackedCodes(g, kernels()).size();
 }
 
-void pack_codes(const Conv2dGeometry& g, const uint8_t* weight,
-                uint8_t* packed) {
+void pack_codes(
+    const Conv2dGeometry& g, const uint8_t* weight, uint8_t* packed) {
   PackedCodes(g, kernels()).pack(weight, packed);
 }
 
 template <typename Input>
 void adder_conv2d_u8(
     const Conv2dGeometry& geometry, const Input* input,
-    const uint8_t* packed_weight, const Codes& codes,
-    const Epilogue& epilogue, float* output) {
+    const uint8_t* packed_weight, const Codes& codes, const Epilogue& epilogue,
+    float* output) {
   const Images dense{nullptr, 0, 0, geometry.in_w, 1};
   const Conv2dGeometry g = flattened(geometry, dense);
   const Kernels& kernels = cpu::kernels();
   PackedCodes packed(g, kernels);
   packed.attach(packed_weight);
-  const CodeConvolution<Input> conv{g,     kernels,  input, packed,
-                                    codes, epilogue, output};
+  const CodeConvolution<Input> conv{
+      g, kernels, input, packed, codes, epilogue, output};
   for_each_task<CodeWorker<Input>>(
       g.batch, g.groups, packed.out_blocks(), g.out_h, g.out_w,
       [&](CodeWorker<Input>& worker, const Task& task) {

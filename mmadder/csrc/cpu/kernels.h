@@ -76,8 +76,8 @@ using StoreKernel = bool (*)(
 
 // sums[pixel] = half the sum over all blocks of packed[block][pixel][16].
 using ChannelSumsKernel = void (*)(
-    const float* packed, int64_t block_stride, int64_t blocks,
-    int64_t pixels, float* sums);
+    const float* packed, int64_t block_stride, int64_t blocks, int64_t pixels,
+    float* sums);
 
 // half_sums[lane] = half the sum of w[row][vectors * lanes] over the rows;
 // adds the sum of |w| to distances[lane].

@@ -81,8 +81,8 @@ struct Vector {
   }
   static type sign(type a) {
     const type one = _mm256_set1_ps(1.f);
-    const type signed_one = _mm256_or_ps(
-        one, _mm256_and_ps(_mm256_set1_ps(-0.f), a));
+    const type signed_one =
+        _mm256_or_ps(one, _mm256_and_ps(_mm256_set1_ps(-0.f), a));
     return _mm256_blendv_ps(
         a, signed_one, _mm256_cmp_ps(a, zero(), _CMP_NEQ_OQ));
   }
@@ -90,8 +90,8 @@ struct Vector {
     return _mm256_blendv_ps(b, a, _mm256_cmp_ps(a, a, _CMP_UNORD_Q));
   }
   static float sum(type a) {
-    __m128 s = _mm_add_ps(
-        _mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    __m128 s =
+        _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     s = _mm_add_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
   }
@@ -101,8 +101,7 @@ struct Vector {
     explicit Broadcast(const float* p) : value(_mm256_broadcast_ss(p)) {}
   };
   static type distance(type a, Broadcast b) {
-    return _mm256_andnot_ps(
-        _mm256_set1_ps(-0.f), _mm256_sub_ps(a, b.value));
+    return _mm256_andnot_ps(_mm256_set1_ps(-0.f), _mm256_sub_ps(a, b.value));
   }
   static type max(type a, Broadcast b) { return _mm256_max_ps(a, b.value); }
   static type multiply_add(type a, Broadcast b, type c) {

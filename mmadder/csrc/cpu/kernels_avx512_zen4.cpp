@@ -22,15 +22,11 @@ struct Zen4Vector : Vector {
   }
   static type max(type a, Broadcast b) {
     type larger;
-    asm("vmaxps %2%{1to16%}, %1, %0"
-        : "=v"(larger)
-        : "v"(a), "m"(*b.address));
+    asm("vmaxps %2%{1to16%}, %1, %0" : "=v"(larger) : "v"(a), "m"(*b.address));
     return larger;
   }
   static type multiply_add(type a, Broadcast b, type c) {
-    asm("vfmadd231ps %2%{1to16%}, %1, %0"
-        : "+v"(c)
-        : "v"(a), "m"(*b.address));
+    asm("vfmadd231ps %2%{1to16%}, %1, %0" : "+v"(c) : "v"(a), "m"(*b.address));
     return c;
   }
   static type multiply_add(type a, type b, type c) {

@@ -94,8 +94,9 @@ struct Bytes {
   static type add_distance(type sum, const type& a, const type& b) {
     for (int o = 0; o < outputs; ++o)
       for (int i = 8 * o; i < 8 * o + 8; ++i)
-        sum.sum[o] += a.bytes[i] > b.bytes[i] ? a.bytes[i] - b.bytes[i]
-                                              : b.bytes[i] - a.bytes[i];
+        sum.sum[o] += a.bytes[i] > b.bytes[i]
+            ? a.bytes[i] - b.bytes[i]
+            : b.bytes[i] - a.bytes[i];
     return sum;
   }
   static void add_to(int32_t* sums, const type& v, bool add) {

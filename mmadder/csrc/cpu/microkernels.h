@@ -3,7 +3,8 @@
 //   type, lanes, zero, set, load, store, add, sub, mul, multiply_add;
 //   any_below(a, b): whether a lane of a is not at least that of b;
 //   relu, clip to [-1, 1] and sign, all of which keep NaN, but for clip
-//   where clip_hides_nan; keep_nan(a, b), a where that is NaN, else b; sum of all lanes;
+//   where clip_hides_nan; keep_nan(a, b), a where that is NaN, else b;
+//   sum of all lanes;
 //   Broadcast, one float for all lanes, made from its address: max and
 //   distance of a vector and a Broadcast, multiply_add with one as factor;
 //   add_by_fma, sub_by_fma: a + b and a - b on the multiplier's pipe where
@@ -64,8 +65,8 @@ void l1_distance_f32(
       float* sum = sums + (t * kVectors + v) * kLanes;
       auto value = acc[t][v];
       if (kForm == kMax)
-        value = V::sub(value, V::add(V::set(x_sums[t]),
-                                     V::load(w_sums + v * kLanes)));
+        value = V::sub(
+            value, V::add(V::set(x_sums[t]), V::load(w_sums + v * kLanes)));
       V::store(sum, add ? V::add(V::load(sum), value) : value);
     }
 }
@@ -153,9 +154,9 @@ bool store_f32(
         below |= V::any_below(sum, V::set(limits[c]));
       auto y = V::mul(sum, V::set(factor));
       if (epilogue.scale)
-        y = V::multiply_add(V::sub(y, V::set(epilogue.mean[c])),
-                            V::set(epilogue.scale[c]),
-                            V::set(epilogue.bias[c]));
+        y = V::multiply_add(
+            V::sub(y, V::set(epilogue.mean[c])), V::set(epilogue.scale[c]),
+            V::set(epilogue.bias[c]));
       if (residual)
         y = V::add(y, V::load(residual + i));
       if (epilogue.relu)
@@ -189,8 +190,8 @@ void weight_sums_f32(
 
 template <class V>
 void channel_sums_f32(
-    const float* packed, int64_t block_stride, int64_t blocks,
-    int64_t pixels, float* sums) {
+    const float* packed, int64_t block_stride, int64_t blocks, int64_t pixels,
+    float* sums) {
   for (int64_t p = 0; p < pixels; ++p) {
     auto sum = V::zero();
     for (int64_t b = 0; b < blocks; ++b)

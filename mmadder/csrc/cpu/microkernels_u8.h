@@ -10,9 +10,8 @@ namespace mmadder::cpu {
 namespace {
 
 template <class V, int kTile>
-void l1_distance_u8(
-    const uint8_t* x, const Step* steps, int64_t num_steps, const uint8_t* w,
-    bool add, int32_t* sums) {
+void l1_distance_u8(const uint8_t* x, const Step* steps, int64_t num_steps,
+                    const uint8_t* w, bool add, int32_t* sums) {
   constexpr int kBytes = 8 * V::outputs;
   typename V::type acc[kTile][kMaxVectors];
 #pragma GCC unroll 16

@@ -34,8 +34,8 @@ PackedWeight::PackedWeight(const Conv2dGeometry& g, const Kernels& kernels)
       padded_in_((in_blocks_ - 1) * kBlock +
                  padded_channels(in_channels_, in_blocks_ - 1)),
       chunk_(std::min(
-          cpu::chunk_blocks(kBlock * taps_ * width_ *
-                            static_cast<int64_t>(sizeof(float))),
+          cpu::chunk_blocks(
+              kBlock * taps_ * width_ * static_cast<int64_t>(sizeof(float))),
           in_blocks_)) {}
 
 int64_t PackedWeight::size() const {
@@ -66,15 +66,14 @@ void PackedWeight::pack(const float* weight, Form form) {
 }
 
 // The mean of up to 64 filters' weights is centre enough.
-void PackedWeight::find_shift(const float* weight, int64_t group,
-                              int64_t in_block) {
+void PackedWeight::find_shift(
+    const float* weight, int64_t group, int64_t in_block) {
   const int64_t first = in_block * kBlock;
   const int64_t channels = std::min<int64_t>(in_channels_ - first, kBlock);
   const int64_t filters = std::min<int64_t>(out_channels_, 64);
   double sums[kBlock] = {};
   for (int64_t i = 0; i < filters; ++i) {
-    const int64_t oc =
-        group * out_channels_ + i * out_channels_ / filters;
+    const int64_t oc = group * out_channels_ + i * out_channels_ / filters;
     const float* w = weight + (oc * in_channels_ + first) * taps_;
     for (int64_t c = 0; c < channels; ++c)
       for (int64_t t = 0; t < taps_; ++t)
@@ -88,8 +87,8 @@ void PackedWeight::find_shift(const float* weight, int64_t group,
   }
 }
 
-void PackedWeight::pack_block(const float* weight, int64_t group,
-                              int64_t out_block) {
+void PackedWeight::pack_block(
+    const float* weight, int64_t group, int64_t out_block) {
   const int64_t width = vectors(out_block) * lanes_;
   const int64_t first = out_block * width_;
   const int64_t filter = in_channels_ * taps_;
@@ -101,8 +100,7 @@ void PackedWeight::pack_block(const float* weight, int64_t group,
     const int64_t rows =
         std::clamp<int64_t>(out_channels_ - first - l, 0, kBlock);
     const int64_t used = std::min<int64_t>(width - l, kBlock);
-    const float* in =
-        weight + (group * out_channels_ + first + l) * filter;
+    const float* in = weight + (group * out_channels_ + first + l) * filter;
     for (int64_t b = 0; b < in_blocks_; ++b)
       pack_lanes(in + b * kBlock * taps_, rows, b, shift + b * kBlock, used,
                  width, out + b * kBlock * taps_ * width + l);
@@ -116,8 +114,8 @@ void PackedWeight::pack_lanes(
   static constexpr float no_shift[kBlock] = {};
   const int64_t filter = in_channels_ * taps_;
   const int64_t padded = padded_channels(in_channels_, in_block);
-  const int64_t elements = taps_ *
-      std::min<int64_t>(in_channels_ - in_block * kBlock, kBlock);
+  const int64_t elements =
+      taps_ * std::min<int64_t>(in_channels_ - in_block * kBlock, kBlock);
   int64_t channel = 0, tap = 0;
   for (int64_t i = 0; i < elements; i += kBlock) {
     float tile[kBlock * kBlock];

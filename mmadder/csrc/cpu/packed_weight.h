@@ -30,13 +30,13 @@ class PackedWeight {
   int64_t chunk_blocks() const { return chunk_; }
   int64_t chunks() const { return ceil_div(in_blocks_, chunk_); }
 
-  const float* weights(int64_t group, int64_t out_block,
-                       int64_t in_block) const {
+  const float* weights(
+      int64_t group, int64_t out_block, int64_t in_block) const {
     return data_ + (group * out_blocks() + out_block) * block_size() +
         in_block * kBlock * taps_ * vectors(out_block) * lanes_;
   }
-  const float* half_sums(int64_t group, int64_t out_block,
-                         int64_t chunk) const {
+  const float* half_sums(
+      int64_t group, int64_t out_block, int64_t chunk) const {
     return data_ + sums_offset() +
         ((group * out_blocks() + out_block) * chunks() + chunk) * width_;
   }
@@ -51,9 +51,7 @@ class PackedWeight {
 
  private:
   int64_t block_size() const { return padded_in_ * taps_ * width_; }
-  int64_t sums_offset() const {
-    return groups_ * out_blocks() * block_size();
-  }
+  int64_t sums_offset() const { return groups_ * out_blocks() * block_size(); }
   int64_t limits_offset() const {
     return sums_offset() + groups_ * out_blocks() * chunks() * width_;
   }
@@ -62,9 +60,9 @@ class PackedWeight {
   }
   void find_shift(const float* weight, int64_t group, int64_t in_block);
   void pack_block(const float* weight, int64_t group, int64_t out_block);
-  void pack_lanes(const float* in, int64_t rows, int64_t in_block,
-                  const float* shift, int64_t lanes, int64_t width,
-                  float* out);
+  void pack_lanes(
+      const float* in, int64_t rows, int64_t in_block, const float* shift,
+      int64_t lanes, int64_t width, float* out);
   void sum_block(int64_t group, int64_t out_block);
 
   const Kernels& kernels_;

@@ -32,8 +32,8 @@ class Buffer {
   float* reserve(int64_t floats) {
     if (floats > size_) {
       release();
-      data_ = static_cast<float*>(::operator new(
-          floats * sizeof(float), kAlignment, std::nothrow));
+      data_ = static_cast<float*>(
+          ::operator new(floats * sizeof(float), kAlignment, std::nothrow));
       TORCH_CHECK(data_, "adder_conv2d: no memory for ",
                   floats * sizeof(float), " bytes of a packed image");
       size_ = floats;
@@ -78,8 +78,8 @@ inline std::vector<Band> make_bands(
       std::clamp<int64_t>(positions / std::max<int64_t>(image, 1), 1, batch);
   const int64_t row_parts =
       std::clamp<int64_t>(ceil_div(image, positions), 1, rows);
-  const int64_t column_parts = std::clamp<int64_t>(
-      image / row_parts / positions, 1, columns);
+  const int64_t column_parts =
+      std::clamp<int64_t>(image / row_parts / positions, 1, columns);
   std::vector<Band> bands;
   for (int64_t n = 0; n < batch; n += images)
     for (int64_t r = 0; r < row_parts; ++r)
@@ -121,10 +121,10 @@ struct Task {
 // rows, columns) is done. A thread has a worker of its own and takes the next
 // task when it is free.
 template <typename Worker, typename Run>
-void for_each_task(int64_t batch, int64_t groups, int64_t blocks,
-                   int64_t rows, int64_t columns, const Run& run) {
-  const auto bands = make_bands(
-      batch, rows, columns, band_positions(batch * rows * columns));
+void for_each_task(int64_t batch, int64_t groups, int64_t blocks, int64_t rows,
+                   int64_t columns, const Run& run) {
+  const auto bands =
+      make_bands(batch, rows, columns, band_positions(batch * rows * columns));
   const int64_t whole = static_cast<int64_t>(bands.size()) * groups;
   const int64_t parts = channel_parts(whole, blocks), tasks = whole * parts;
   std::atomic<int64_t> next{0};
@@ -133,8 +133,9 @@ void for_each_task(int64_t batch, int64_t groups, int64_t blocks,
     Worker worker;
     for (int64_t i = next++; i < tasks; i = next++) {
       const int64_t part = i % parts, band = i / parts;
-      run(worker, Task{bands[band / groups], band % groups,
-                       part * blocks / parts, (part + 1) * blocks / parts});
+      run(worker,
+          Task{bands[band / groups], band % groups, part * blocks / parts,
+               (part + 1) * blocks / parts});
     }
   });
 }
@@ -187,10 +188,10 @@ struct Region {
 
 // The part of an input that the windows of a band of outputs see.
 inline Region seen_region(const Conv2dGeometry& g, const Band& band) {
-  const auto extent = [](int64_t count, int64_t stride, int64_t kernel,
-                         int64_t dilation) {
-    return (count - 1) * stride + (kernel - 1) * dilation + 1;
-  };
+  const auto extent =
+      [](int64_t count, int64_t stride, int64_t kernel, int64_t dilation) {
+        return (count - 1) * stride + (kernel - 1) * dilation + 1;
+      };
   return {band.row * g.stride_h - g.pad_h,
           extent(band.rows, g.stride_h, g.kernel_h, g.dilation_h),
           band.column * g.stride_w - g.pad_w,
@@ -209,7 +210,8 @@ void find_steps(const Conv2dGeometry& g, const Region& region, int64_t blocks,
       for (int64_t kw = 0; kw < g.kernel_w; ++kw)
         steps.push_back(
             {(b * region.pixels() +
-              region.pixel(kh * g.dilation_h, kw * g.dilation_w)) * pixel,
+              region.pixel(kh * g.dilation_h, kw * g.dilation_w)) *
+                 pixel,
              quads(b)});
 }
 
@@ -220,7 +222,8 @@ inline int64_t packed_floats(const Region& region, int64_t blocks) {
       double(blocks) * kBlock;
   TORCH_CHECK(
       floats < 1e12, "adder_conv2d: a packed image of ", region.rows, " x ",
-      region.columns, " pixels is too large; are stride, dilation or padding "
+      region.columns,
+      " pixels is too large; are stride, dilation or padding "
       "meant?");
   return static_cast<int64_t>(floats);
 }
@@ -231,8 +234,8 @@ inline void pack_region(
     const Kernels& kernels, const ImageView& image, const Region& region,
     const float* shift, float* packed) {
   const int64_t first = std::clamp<int64_t>(-region.column, 0, region.columns);
-  const int64_t last = std::clamp<int64_t>(
-      image.width - region.column, first, region.columns);
+  const int64_t last =
+      std::clamp<int64_t>(image.width - region.column, first, region.columns);
   for (int64_t b = 0; b < num_blocks(image.channels); ++b) {
     const int64_t used =
         std::min<int64_t>(image.channels - b * kBlock, kBlock);
@@ -263,8 +266,7 @@ inline void pack_region(
         float tile[kBlock * kBlock];
         float* dst = region.phases == 1 ? at(c) : tile;
         if (image.column_stride == 1)
-          kernels.transpose(
-              in + c, image.channel_stride, used, count, s, dst);
+          kernels.transpose(in + c, image.channel_stride, used, count, s, dst);
         else  // channels are neighbours
           for (int64_t i = 0; i < count; ++i)
             for (int64_t k = 0; k < kBlock; ++k)

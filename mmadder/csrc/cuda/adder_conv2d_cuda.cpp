@@ -31,11 +31,13 @@ DType dtype_of(const char* op, const at::Tensor& input) {
 // All sizes of a checked geometry fit 32 bits.
 cuda::Shape shape_of(const Conv2dGeometry& g) {
   const auto i = [](int64_t size) { return static_cast<int>(size); };
+  // clang-format off
   return {i(g.batch), i(g.in_channels), i(g.in_h), i(g.in_w),
           i(g.out_channels), i(g.out_h), i(g.out_w), i(g.kernel_h),
           i(g.kernel_w), i(g.stride_h), i(g.stride_w), i(g.pad_h), i(g.pad_w),
           i(g.dilation_h), i(g.dilation_w), i(g.groups),
           i(g.in_channels_per_group()), i(g.out_channels_per_group())};
+  // clang-format on
 }
 
 int multiprocessors(at::Device device) {
@@ -50,10 +52,10 @@ struct Scratch {
   at::Tensor packed, partial;
 
   Scratch(const Plan& plan, const at::Tensor& like)
-      : packed(at::empty({plan.packed_bytes},
-                         like.options().dtype(at::kByte))),
-        partial(at::empty({plan.partial_numel},
-                          like.options().dtype(at::kFloat))) {}
+      : packed(
+            at::empty({plan.packed_bytes}, like.options().dtype(at::kByte))),
+        partial(at::empty(
+            {plan.partial_numel}, like.options().dtype(at::kFloat))) {}
   float* partial_or_null() const {
     return partial.numel() ? partial.mutable_data_ptr<float>() : nullptr;
   }
@@ -112,8 +114,9 @@ at::Tensor adder_conv2d_input_grad_cuda(
   if (grad_input.numel() == 0)
     return grad_input;
   const auto shape = shape_of(g);
-  const auto form = input_gradient == "sign" ? InputGradient::kSign
-                                             : InputGradient::kHardtanh;
+  const auto form = input_gradient == "sign"
+      ? InputGradient::kSign
+      : InputGradient::kHardtanh;
   const auto plan =
       cuda::plan_input_grad(shape, dtype, multiprocessors(input.device()));
   const Scratch scratch(plan, x);

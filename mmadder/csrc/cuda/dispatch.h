@@ -53,9 +53,9 @@ void run_forward(const Launcher& launch, const Plan& plan, const Shape& s,
          (const Shared*)packed, a.output, a.partial, s, plan.packing,
          plan.window, strides_of<T, Shared, Tile>(plan), plan.blocks);
   if (plan.blocks.splits > 1)
-    launch(sum_partial_kernel<T>, blocks_for(s.out_numel()), kThreads,
-           (const float*)a.partial, a.output, plan.blocks.splits,
-           s.out_numel());
+    launch(
+        sum_partial_kernel<T>, blocks_for(s.out_numel()), kThreads,
+        (const float*)a.partial, a.output, plan.blocks.splits, s.out_numel());
 }
 
 template <int ROWS, int PIXELS, int THREAD_ROWS, int BLOCKS, typename T,
@@ -67,8 +67,8 @@ void run_forward_taps(const Launcher& launch, const Plan& plan, const Shape& s,
     run_forward<Tile<ROWS, PIXELS, kWhole, THREAD_ROWS, BLOCKS>, true, float>(
         launch, plan, s, a);
   else
-    run_forward<Tile<ROWS, PIXELS, kDepth, THREAD_ROWS, BLOCKS>, false,
-                float>(launch, plan, s, a);
+    run_forward<Tile<ROWS, PIXELS, kDepth, THREAD_ROWS, BLOCKS>, false, float>(
+        launch, plan, s, a);
 }
 
 template <typename T, typename Launcher>
@@ -96,10 +96,10 @@ template <typename Tile, bool WHOLE_TAPS, InputGradient FORM, typename T,
 void run_input_grad(const Launcher& launch, const Plan& plan, const Shape& s,
                     const InputGradArguments<T>& a) {
   auto* packed = static_cast<float*>(a.packed);
-  launch(pack_input_grad_kernel<T>,
-         blocks_for(plan.packed_bytes / sizeof(float)), kThreads, a.weight,
-         packed, s, plan.packing, Saturated<FORM>::kScale,
-         Saturated<FORM>::kShift);
+  launch(
+      pack_input_grad_kernel<T>, blocks_for(plan.packed_bytes / sizeof(float)),
+      kThreads, a.weight, packed, s, plan.packing, Saturated<FORM>::kScale,
+      Saturated<FORM>::kShift);
   launch(adder_conv2d_input_grad_kernel<T, Tile, WHOLE_TAPS, FORM>,
          (unsigned)plan.block_count, Tile::kThreads, a.grad_output, a.input,
          (const float*)packed, a.grad_input, a.partial, s, plan.packing,
@@ -112,8 +112,9 @@ void run_input_grad(const Launcher& launch, const Plan& plan, const Shape& s,
 
 template <int ROWS, int PIXELS, InputGradient FORM, typename T,
           typename Launcher>
-void run_input_grad_taps(const Launcher& launch, const Plan& plan,
-                         const Shape& s, const InputGradArguments<T>& a) {
+void run_input_grad_taps(
+    const Launcher& launch, const Plan& plan, const Shape& s,
+    const InputGradArguments<T>& a) {
   if (plan.whole_taps)
     run_input_grad<Tile<ROWS, PIXELS, kWideDepth, 8, 2>, true, FORM>(
         launch, plan, s, a);
@@ -123,8 +124,9 @@ void run_input_grad_taps(const Launcher& launch, const Plan& plan,
 }
 
 template <InputGradient FORM, typename T, typename Launcher>
-void run_input_grad_rows(const Launcher& launch, const Plan& plan,
-                         const Shape& s, const InputGradArguments<T>& a) {
+void run_input_grad_rows(
+    const Launcher& launch, const Plan& plan, const Shape& s,
+    const InputGradArguments<T>& a) {
   if (plan.tile.rows == 128)  // the tiles of kInputGradTiles
     run_input_grad_taps<128, 64, FORM>(launch, plan, s, a);
   else
@@ -132,15 +134,14 @@ void run_input_grad_rows(const Launcher& launch, const Plan& plan,
 }
 
 template <typename T, typename Launcher>
-void dispatch_input_grad(const Launcher& launch, const Plan& plan,
-                         const Shape& s, InputGradient form,
-                         const InputGradArguments<T>& a) {
+void dispatch_input_grad(
+    const Launcher& launch, const Plan& plan, const Shape& s,
+    InputGradient form, const InputGradArguments<T>& a) {
   if constexpr (!is_same<T, double>) {
     if (!plan.direct && form == InputGradient::kSign)
       return run_input_grad_rows<InputGradient::kSign>(launch, plan, s, a);
     if (!plan.direct)
-      return run_input_grad_rows<InputGradient::kHardtanh>(
-          launch, plan, s, a);
+      return run_input_grad_rows<InputGradient::kHardtanh>(launch, plan, s, a);
   }
   launch(adder_conv2d_input_grad_direct_kernel<T>, blocks_for(s.in_numel()),
          kThreads, a.grad_output, a.input, a.weight, a.grad_input, s, form);

@@ -7,8 +7,8 @@
 namespace mmadder {
 namespace cuda {
 
-#define MMADDER_EACH(index, count)                                        \
-  for (int64_t index = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;    \
+#define MMADDER_EACH(index, count)                                     \
+  for (int64_t index = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; \
        index < (count); index += (int64_t)gridDim.x * blockDim.x)
 
 // Type in which one element is summed.
@@ -35,8 +35,10 @@ __global__ void pack_forward_kernel(
     const int tap = k / s.in_per_group, channel = k % s.in_per_group;
     T value = convert<T>(0.f);
     if (row < s.out_per_group && tap < s.taps())
+      // clang-format off
       value = weight[(((int64_t)group * s.out_per_group + row) *
                           s.in_per_group + channel) * s.taps() + tap];
+    // clang-format on
     packed[e] = convert<Shared>(value);
   }
 }
@@ -65,10 +67,12 @@ __global__ void pack_input_grad_kernel(
     if (row < s.in_per_group && tap < h.count * w.count) {
       const int kh = h.first + tap / w.count * h.step;
       const int kw = w.first + tap % w.count * w.step;
+      // clang-format off
       value = scale * convert<float>(
           weight[((((int64_t)group * s.out_per_group + channel) *
                        s.in_per_group + row) * s.kernel_h + kh) *
                      s.kernel_w + kw]) + shift;
+      // clang-format on
     }
     packed[e] = value;
   }
@@ -109,8 +113,7 @@ __global__ void adder_conv2d_forward_direct_kernel(
         for (int kw = 0; kw < s.kernel_w; ++kw, ++w) {
           const int64_t iw =
               (int64_t)ow * s.stride_w - s.pad_w + (int64_t)kw * s.dilation_w;
-          const bool inside =
-              ih >= 0 && ih < s.in_h && iw >= 0 && iw < s.in_w;
+          const bool inside = ih >= 0 && ih < s.in_h && iw >= 0 && iw < s.in_w;
           const Sum x =
               inside ? convert<Sum>(image[ih * s.in_w + iw]) : Sum(0);
           const Sum difference = x - convert<Sum>(*w);
@@ -157,8 +160,9 @@ __global__ void adder_conv2d_input_grad_direct_kernel(
         for (int m = 0; m < s.out_per_group; ++m) {
           const int64_t oc = (int64_t)group * s.out_per_group + m;
           const int64_t tap =
-              ((oc * s.in_per_group + ic % s.in_per_group) * s.kernel_h +
-               kh) * s.kernel_w + kw;
+              ((oc * s.in_per_group + ic % s.in_per_group) * s.kernel_h + kh) *
+                  s.kernel_w +
+              kw;
           sum += convert<Sum>(
                      grad_output[(n * s.out_channels + oc) * s.out_plane() +
                                  pixel]) *

@@ -31,16 +31,16 @@ struct Saturated<InputGradient::kSign> {  // s = sat(2^126 (W - X) + 1/2)
 };
 
 // grad_output (N, C_out, H_out, W_out), input and grad_input (N, C_in, H, W),
-// packed by pack_input_grad_kernel, one set of taps per stride class. With several
-// splits of the depth, partial sums go to partial (splits, N, C_in, H, W).
+// packed by pack_input_grad_kernel, one set of taps per stride class. With
+// several splits of the depth, partial sums go to partial
+// (splits, N, C_in, H, W).
 template <typename T, typename Tile, bool WHOLE_TAPS, InputGradient FORM>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocksPerSm)
-adder_conv2d_input_grad_kernel(
-    const T* __restrict__ grad_output, const T* __restrict__ input,
-    const float* __restrict__ packed, T* __restrict__ grad_input,
-    float* __restrict__ partial, const Shape s, const PackedShape packing,
-    Window window, const Strides strides,
-    const Blocks blocks) {
+    adder_conv2d_input_grad_kernel(
+        const T* __restrict__ grad_output, const T* __restrict__ input,
+        const float* __restrict__ packed, T* __restrict__ grad_input,
+        float* __restrict__ partial, const Shape s, const PackedShape packing,
+        Window window, const Strides strides, const Blocks blocks) {
   constexpr int D = Tile::kDepth;
   using TileLoader = Loader<T, float, Tile, WHOLE_TAPS>;
   using Form = Saturated<FORM>;
@@ -54,20 +54,22 @@ adder_conv2d_input_grad_kernel(
   const int class_h = stride_class / packing.classes_w;
   const int class_w = stride_class % packing.classes_w;
   const int first_row = block.row_tile * Tile::kRows;
+  // clang-format off
   const Grid grid{
       (s.in_h - class_h + s.stride_h - 1) / s.stride_h,
       (s.in_w - class_w + s.stride_w - 1) / s.stride_w, class_h, class_w,
       s.stride_h, s.stride_w, s.in_w};
+  // clang-format on
   const int64_t first_pixel = (int64_t)block.pixel_tile * Tile::kPixels;
   if (first_pixel >= (int64_t)s.batch * grid.plane())
     return;  // the whole block: classes differ by a row or a column
   const auto here =
       BlockPixels::from(grid, first_pixel, s.batch, Tile::kPixels);
 
-  const TapSeries taps_h = tap_series(
-      class_h, s.kernel_h, s.stride_h, s.pad_h, s.dilation_h);
-  const TapSeries taps_w = tap_series(
-      class_w, s.kernel_w, s.stride_w, s.pad_w, s.dilation_w);
+  const TapSeries taps_h =
+      tap_series(class_h, s.kernel_h, s.stride_h, s.pad_h, s.dilation_h);
+  const TapSeries taps_w =
+      tap_series(class_w, s.kernel_w, s.stride_w, s.pad_w, s.dilation_w);
   const int tiles =
       (taps_h.count * taps_w.count * s.out_per_group + D - 1) / D;
   const int tile_begin = (int64_t)tiles * block.split / blocks.splits;

@@ -24,9 +24,9 @@ struct Loader {
   static constexpr int C = kChunk<Shared>, kChunksAcross = R / C;
   static constexpr int kChunks = D * kChunksAcross;
   static constexpr int kFetchedChunks = (kChunks + kThreads - 1) / kThreads;
-  static_assert(kThreads % P == 0 && D % kStep == 0 &&
-                    kThreads % kChunksAcross == 0,
-                "threads share the fetching evenly");
+  static_assert(
+      kThreads % P == 0 && D % kStep == 0 && kThreads % kChunksAcross == 0,
+      "threads share the fetching evenly");
   // cp.async moves 4 bytes or more and does not convert.
   static constexpr bool kAsync =
       WHOLE_TAPS && is_same<T, float> && is_same<Shared, float>;
@@ -56,7 +56,10 @@ struct Loader {
   __device__ __forceinline__ Loader(
       const Window& window, const Strides& strides, Shared* rows,
       Shared* pixels, int thread)
-      : window(window), strides(strides), rows(rows), pixels(pixels),
+      : window(window),
+        strides(strides),
+        rows(rows),
+        pixels(pixels),
         thread(thread) {}
 
   __device__ __forceinline__ int pixel() const { return thread % P; }
@@ -79,8 +82,7 @@ struct Loader {
     if (WHOLE_TAPS)
       met = taps_met(row0, col0) >> tap;
     source = image +
-        (int64_t)(channel + (WHOLE_TAPS ? first_depth() : 0)) *
-            window.plane +
+        (int64_t)(channel + (WHOLE_TAPS ? first_depth() : 0)) * window.plane +
         (int64_t)row * window.cols + col;
   }
 

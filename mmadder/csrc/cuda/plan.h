@@ -41,25 +41,26 @@ inline constexpr int64_t kIntLimit = std::numeric_limits<int>::max();
 // Whether a tile's 32-bit coordinates reach all of it.
 inline bool fits_tiles(const Shape& s) {
   constexpr int64_t border = 256;  // more than a tile has pixels or depth
-  const auto extent = [](int64_t size, int64_t pad, int64_t kernel,
-                         int64_t dilation) {
-    return size + 2 * pad + kernel * dilation;
-  };
+  const auto extent =
+      [](int64_t size, int64_t pad, int64_t kernel, int64_t dilation) {
+        return size + 2 * pad + kernel * dilation;
+      };
   return s.in_plane() < kIntLimit - border &&
       s.out_plane() < kIntLimit - border &&
       extent(s.in_h, s.pad_h, s.kernel_h, s.dilation_h) < kIntLimit &&
       extent(s.in_w, s.pad_w, s.kernel_w, s.dilation_w) < kIntLimit &&
       s.taps() < kIntLimit &&
       s.taps() * std::max(s.in_per_group, s.out_per_group) <
-          kIntLimit - border;
+      kIntLimit - border;
 }
 
 // The number of parts of the depth that takes least time by this count of
 // cycles: the blocks of the busiest SM, two instructions per term on 128
 // lanes, a depth of 64 for start and end, and some 10 bytes per SM and cycle
 // to write and read partial results.
-inline int best_splits(int64_t blocks, int depth, int64_t numel,
-                       const TileChoice& tile, int sms) {
+inline int best_splits(
+    int64_t blocks, int depth, int64_t numel, const TileChoice& tile,
+    int sms) {
   int best = 1;
   double least = std::numeric_limits<double>::max();
   for (int splits = 1; splits <= 16 && splits * 64 <= std::max(depth, 64);
@@ -82,8 +83,9 @@ TileChoice smallest_tile(const TileChoice (&tiles)[N], int rows) {
   return tiles[N - 1];
 }
 
-inline void set_blocks(Plan& plan, int rows, int64_t pixels, int parts,
-                       int depth, int64_t numel, int sms) {
+inline void set_blocks(
+    Plan& plan, int rows, int64_t pixels, int parts, int depth, int64_t numel,
+    int sms) {
   const int64_t row_tiles = ceil_div(rows, plan.tile.rows);
   const int64_t pixel_tiles = ceil_div(pixels, plan.tile.pixels);
   const int64_t blocks = row_tiles * pixel_tiles * parts;
@@ -99,8 +101,9 @@ inline bool whole_taps(const Shape& s, int channels, int depth) {
   return channels % depth == 0 && s.taps() <= 32;
 }
 
-inline PackedShape packed_shape(int classes_h, int classes_w, int depth,
-                                int rows, const TileChoice& tile) {
+inline PackedShape packed_shape(
+    int classes_h, int classes_w, int depth, int rows,
+    const TileChoice& tile) {
   // Whole steps, and a spare one that is fetched last.
   return {classes_h, classes_w,
           (int)(ceil_div(depth, kWideDepth) + 1) * kWideDepth,
@@ -124,12 +127,13 @@ inline Plan plan_forward(const Shape& s, DType dtype, int sms) {
   plan.whole_taps =
       detail::whole_taps(s, s.in_per_group, wide ? kWideDepth : kDepth);
   const int depth = (int)s.taps() * s.in_per_group;
-  plan.packing =
-      detail::packed_shape(1, 1, depth, s.out_per_group, plan.tile);
+  plan.packing = detail::packed_shape(1, 1, depth, s.out_per_group, plan.tile);
   plan.packed_bytes = (int64_t)s.groups * plan.packing.depth *
       plan.packing.pitch * (plan.half_pairs ? 2 : 4);
+  // clang-format off
   plan.window = {s.in_per_group, 0, 0, s.dilation_h, s.dilation_w,
                  s.in_h, s.in_w, (unsigned)s.in_plane()};
+  // clang-format on
   plan.window.set_taps(s.kernel_h, s.kernel_w);
   detail::set_blocks(plan, s.out_per_group, s.batch * s.out_plane(), s.groups,
                      depth, s.out_numel(), sms);
@@ -156,13 +160,15 @@ inline Plan plan_input_grad(const Shape& s, DType dtype, int sms) {
   const int parts = s.groups * plan.packing.classes();
   plan.packed_bytes =
       (int64_t)parts * plan.packing.depth * plan.packing.pitch * 4;
+  // clang-format off
   plan.window = {s.out_per_group, 0, 0, -h.out_step, -w.out_step,
                  s.out_h, s.out_w, (unsigned)s.out_plane()};
+  // clang-format on
   plan.window.set_taps(h.count, w.count);  // the kernel sets its class's
-  const int64_t pixels = s.batch * ceil_div(s.in_h, s.stride_h) *
-      ceil_div(s.in_w, s.stride_w);
-  detail::set_blocks(plan, s.in_per_group, pixels, parts, depth,
-                     s.in_numel(), sms);
+  const int64_t pixels =
+      s.batch * ceil_div(s.in_h, s.stride_h) * ceil_div(s.in_w, s.stride_w);
+  detail::set_blocks(
+      plan, s.in_per_group, pixels, parts, depth, s.in_numel(), sms);
   return plan;
 }
 

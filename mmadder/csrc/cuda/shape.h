@@ -25,9 +25,7 @@ struct Shape {
   int stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
   int groups, in_per_group, out_per_group;
 
-  MMADDER_HOST_DEVICE int64_t in_plane() const {
-    return (int64_t)in_h * in_w;
-  }
+  MMADDER_HOST_DEVICE int64_t in_plane() const { return (int64_t)in_h * in_w; }
   MMADDER_HOST_DEVICE int64_t out_plane() const {
     return (int64_t)out_h * out_w;
   }
@@ -56,8 +54,8 @@ struct TapSeries {
 MMADDER_HOST_DEVICE TapSeries tap_series(
     int remainder, int kernel, int stride, int pad, int dilation) {
   TapSeries s{0, 1, 0, 0};
-  while (s.first < kernel &&
-         (remainder + pad - s.first * dilation) % stride != 0)
+  while (
+      s.first < kernel && (remainder + pad - s.first * dilation) % stride != 0)
     ++s.first;
   while (s.step < kernel && s.step * dilation % stride != 0)
     ++s.step;

@@ -26,10 +26,10 @@ struct ThreadTile {
   static constexpr int kWarpRows = 4 * Tile::kThreadRows;
   static constexpr int kWarpPixels = 8 * Tile::kThreadPixels;
   static constexpr int kWarpsDown = Tile::kRows / kWarpRows;
-  static_assert(Tile::kRows % kWarpRows == 0 &&
-                    Tile::kPixels % kWarpPixels == 0 &&
-                    Tile::kThreadRows % C == 0 && Tile::kThreadPixels % C == 0,
-                "a tile holds whole warps, a thread whole chunks");
+  static_assert(
+      Tile::kRows % kWarpRows == 0 && Tile::kPixels % kWarpPixels == 0 &&
+          Tile::kThreadRows % C == 0 && Tile::kThreadPixels % C == 0,
+      "a tile holds whole warps, a thread whole chunks");
 
   int first_row, first_pixel;
 
