@@ -6,6 +6,7 @@ can the shortcut of a residual block and its ReLU. Weight normalization (AWN)
 folds into the weight for good.
 """
 import copy
+from typing import Self
 
 import torch
 from mmcv.cnn import ConvModule
@@ -144,7 +145,7 @@ class FusedAdderConv2d(nn.Module):
                 'a fused adder has no gradient: use the model from before '
                 'fuse_adder_bn, or torch.no_grad()')
 
-    def train(self, mode: bool = True) -> 'FusedAdderConv2d':
+    def train(self, mode: bool = True) -> Self:
         if mode:
             raise RuntimeError('a fused model cannot be trained: train the '
                                'model that was given to fuse_adder_bn, and '
@@ -162,7 +163,7 @@ class FusedAdderConv2d(nn.Module):
     def __getstate__(self):  # another process may have other kernels
         return dict(self.__dict__, _packed=None)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         stride, padding, dilation, groups = self.geometry
         return (f'{tuple(self.weight.shape)}, stride={stride}, '
                 f'padding={padding}, dilation={dilation}, groups={groups}, '

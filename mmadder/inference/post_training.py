@@ -79,7 +79,7 @@ class QuantizedAdderConv2d(FusedAdderConv2d):
         super()._load_from_state_dict(*args, **kwargs)
         self._numbers = self.code_scale.item(), self.zero_point.item()
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return f'{super().extra_repr()}, 8 bits'
 
 

@@ -1,10 +1,10 @@
 from .adder_conv2d import AdderConv2d
 from .local_gradient_scaling import (
-                                     get_averaging_group,
-                                     get_loss_scale,
-                                     local_gradient_scaling,
-                                     set_averaging_group,
-                                     set_loss_scale,
+    get_averaging_group,
+    get_loss_scale,
+    local_gradient_scaling,
+    set_averaging_group,
+    set_loss_scale,
 )
 from .weight_norm import AWN, WS, adaptive_weight_norm, weight_standardization
 

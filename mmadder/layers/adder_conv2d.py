@@ -1,9 +1,10 @@
 """The adder convolution as a layer for ``conv_cfg``."""
 import weakref
+from collections.abc import Sequence
 
 import torch
 from mmengine.registry import MODELS
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
 from mmadder.ops import adder_conv2d
@@ -28,23 +29,21 @@ class AdderConv2d(nn.Module):
     Robust AdderNets", NeurIPS 2021).
 
     Args:
-        in_channels, out_channels (int)
-        kernel_size, stride, padding, dilation (int | tuple): one or (h, w).
-            Padding is samples of value 0, which add -abs(weight).
-        groups (int): divides both channels.
-        bias (bool): add a trainable bias, zero at the start.
-        weight_norm (str | dict | None): 'AWN', 'WS', or their arguments, as
-            in ``dict(type='AWN', nu=1.0, upsilon=0.5)``.
-        eta (float | None): root mean square of the gradient that reaches the
-            weight norm; None leaves the gradient as it is.
-        mode, input_gradient (str): see :func:`mmadder.ops.adder_conv2d`.
-        padding_mode (str): 'zeros'.
+        kernel_size, stride, padding, dilation: one or (h, w). Padding is
+            samples of value 0, which add -abs(weight).
+        groups: divides both channels.
+        bias: add a trainable bias, zero at the start.
+        weight_norm: 'AWN', 'WS', or their arguments, as in
+            ``dict(type='AWN', nu=1.0, upsilon=0.5)``.
+        eta: root mean square of the gradient that reaches the weight norm;
+            None leaves the gradient as it is.
+        mode, input_gradient: see :func:`mmadder.ops.adder_conv2d`.
+        padding_mode: 'zeros'.
     Input:
         (N, in_channels, H, W), float32 or float64; half types are computed
         in float32.
     Returns:
-        Tensor: (N, out_channels, H_out, W_out), as nn.Conv2d; float32 under
-        autocast.
+        (N, out_channels, H_out, W_out), as nn.Conv2d; float32 under autocast.
     Raises:
         ValueError: an argument out of its range; the message names it.
     Example:
@@ -63,19 +62,19 @@ class AdderConv2d(nn.Module):
     output_padding = (0, 0)
 
     def __init__(self,
-                 in_channels,
-                 out_channels,
-                 kernel_size,
-                 stride=1,
-                 padding=0,
-                 dilation=1,
-                 groups=1,
-                 bias=False,
-                 weight_norm=None,
-                 eta=0.2,
-                 mode='auto',
-                 input_gradient='hardtanh',
-                 padding_mode='zeros'):
+                 in_channels: int,
+                 out_channels: int,
+                 kernel_size: int | Sequence[int],
+                 stride: int | Sequence[int] = 1,
+                 padding: int | Sequence[int] = 0,
+                 dilation: int | Sequence[int] = 1,
+                 groups: int = 1,
+                 bias: bool = False,
+                 weight_norm: str | dict | None = None,
+                 eta: float | None = 0.2,
+                 mode: str = 'auto',
+                 input_gradient: str = 'hardtanh',
+                 padding_mode: str = 'zeros'):
         super().__init__()
         _check_channels(in_channels, out_channels, groups)
         if eta is not None and not eta > 0:
@@ -109,12 +108,12 @@ class AdderConv2d(nn.Module):
         self.instances.add(self)
 
     @property
-    def normalized_weight(self):
+    def normalized_weight(self) -> Tensor:
         """What the input is compared with: the weight after its norm."""
         norm = self.awn or self.ws
         return self.weight if norm is None else norm(self.weight)
 
-    def init_weights(self):
+    def init_weights(self) -> None:
         """Draw the weight from N(0, 1), as AdderNet; reset norm and bias."""
         nn.init.normal_(self.weight)
         if self.bias is not None:
@@ -122,7 +121,7 @@ class AdderConv2d(nn.Module):
         if self.awn is not None:
             self.awn.init_weights()
 
-    def forward(self, input):
+    def forward(self, input: Tensor) -> Tensor:
         weight = self.normalized_weight
         if self.eta is not None:
             weight = local_gradient_scaling(weight, self.eta)
@@ -131,7 +130,7 @@ class AdderConv2d(nn.Module):
             self.dilation, self.groups, mode=self.mode,
             input_gradient=self.input_gradient)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return (f'{self.in_channels}, {self.out_channels}, '
                 f'kernel_size={self.kernel_size}, stride={self.stride}, '
                 f'padding={self.padding}, dilation={self.dilation}, '

@@ -8,6 +8,7 @@ import math
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 EPS = 1e-12  # smallest norm to divide by, as in AdderNet's code
 
@@ -16,7 +17,7 @@ _loss_scale = torch.ones(())
 _averaging_group = None
 
 
-def local_gradient_scaling(weight, eta=0.2):
+def local_gradient_scaling(weight: Tensor, eta: float = 0.2) -> Tensor:
     r"""Return ``weight``; give its gradient g the root mean square ``eta``.
 
     .. math:: g' = s \, \frac{\eta \sqrt{k}}{\max(\|g\|, 10^{-12})} \, g
@@ -39,16 +40,16 @@ def local_gradient_scaling(weight, eta=0.2):
     use autocast.
 
     Args:
-        weight (Tensor): (C_out, ...), floating point, two or more axes.
-        eta (float): positive; 0.2 in AdderNet.
+        weight: (C_out, ...), floating point, two or more axes.
+        eta: positive; 0.2 in AdderNet.
 
     Returns:
-        Tensor: a view of ``weight``.
+        A view of ``weight``.
     """
     return _LocalGradientScaling.apply(weight, eta)
 
 
-def set_loss_scale(scale):
+def set_loss_scale(scale: float) -> None:
     """Say what the loss is multiplied with before ``backward``.
 
     ``LossScaleHook`` does this in MMEngine's runner. A training loop of one's
@@ -56,7 +57,7 @@ def set_loss_scale(scale):
     the number of micro-batches that are accumulated.
 
     Args:
-        scale (float): positive and finite; 1 at the start.
+        scale: positive and finite; 1 at the start.
 
     Raises:
         ValueError: another number.
@@ -67,12 +68,12 @@ def set_loss_scale(scale):
     _loss_scale.fill_(scale)
 
 
-def get_loss_scale():
-    """Return the factor of :func:`set_loss_scale` as a float."""
+def get_loss_scale() -> float:
+    """Return the factor of :func:`set_loss_scale`."""
     return _loss_scale.item()
 
 
-def set_averaging_group(group):
+def set_averaging_group(group: dist.ProcessGroup | None) -> None:
     """Average gradients over processes before they are scaled.
 
     Then a weight norm behind the scaling sees what one process would see that
@@ -88,7 +89,7 @@ def set_averaging_group(group):
     DistributedDataParallel, whose own all-reduces overlap with the backward.
 
     Args:
-        group (ProcessGroup | None): None, as at the start, averages nothing.
+        group: None, as at the start, averages nothing.
 
     Raises:
         TypeError: something else, such as what ``new_group`` returns to a
@@ -102,7 +103,7 @@ def set_averaging_group(group):
     _averaging_group = group
 
 
-def get_averaging_group():
+def get_averaging_group() -> dist.ProcessGroup | None:
     """Return the group of :func:`set_averaging_group`."""
     return _averaging_group
 

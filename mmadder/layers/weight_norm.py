@@ -6,10 +6,11 @@ are PyTorch's, because the printed Eq. 12 is not the derivative of Eq. 11.
 """
 import torch
 from mmengine.registry import MODELS
-from torch import nn
+from torch import Tensor, nn
 
 
-def adaptive_weight_norm(weight, nu, upsilon, eps=1e-5):
+def adaptive_weight_norm(weight: Tensor, nu: Tensor | None,
+                         upsilon: Tensor | None, eps: float = 1e-5) -> Tensor:
     r"""Give each filter the mean ``upsilon`` and the scale ``nu``.
 
     .. math:: W'_c = \nu_c \frac{W_c - \mu_c}{\sqrt{\sigma_c^2 + \epsilon}}
@@ -18,14 +19,14 @@ def adaptive_weight_norm(weight, nu, upsilon, eps=1e-5):
     with mean and biased variance over all taps of filter c (Eq. 11).
 
     Args:
-        weight (Tensor): (C_out, ...), floating point, two or more axes.
-        nu, upsilon (Tensor | None): (C_out,), weight's dtype; None is the
+        weight: (C_out, ...), floating point, two or more axes.
+        nu, upsilon: (C_out,), weight's dtype; None is the
             same as ones and zeros.
-        eps (float): added to the variance. A filter of one tap has none and
+        eps: added to the variance. A filter of one tap has none and
             becomes ``upsilon``, up to rounding.
 
     Returns:
-        Tensor: weight's shape and dtype.
+        Weight's shape and dtype.
     """
     # The filters are the groups of one sample: a single kernel each way.
     return torch.group_norm(
@@ -33,15 +34,15 @@ def adaptive_weight_norm(weight, nu, upsilon, eps=1e-5):
         eps).view_as(weight)
 
 
-def weight_standardization(weight, eps=1e-5):
+def weight_standardization(weight: Tensor, eps: float = 1e-5) -> Tensor:
     """Give each filter mean 0 and variance 1 (Eq. 10).
 
     Args:
-        weight (Tensor): (C_out, ...), floating point, two or more axes.
-        eps (float): added to the variance.
+        weight: (C_out, ...), floating point, two or more axes.
+        eps: added to the variance.
 
     Returns:
-        Tensor: weight's shape and dtype.
+        Weight's shape and dtype.
     """
     return adaptive_weight_norm(weight, None, None, eps)
 
@@ -51,22 +52,22 @@ class WS(nn.Module):
     """Weight Standardization of a layer's weight; nothing to train.
 
     Args:
-        out_channels (int): not used; the signature is that of :class:`AWN`.
-        eps (float): added to the variance.
+        out_channels: not used; the signature is that of :class:`AWN`.
+        eps: added to the variance.
     Input:
         (out_channels, ...), the weight.
     Returns:
-        Tensor: the same shape.
+        The same shape.
     """
 
-    def __init__(self, out_channels, eps=1e-5):
+    def __init__(self, out_channels: int, eps: float = 1e-5):
         super().__init__()
         self.eps = eps
 
-    def forward(self, weight):
+    def forward(self, weight: Tensor) -> Tensor:
         return weight_standardization(weight, self.eps)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return f'eps={self.eps}'
 
 
@@ -78,17 +79,18 @@ class AWN(nn.Module):
     multiplies their learning rate by 1e-5 (Section 5.1).
 
     Args:
-        out_channels (int): filters.
-        nu, upsilon (float): initial values. 1 and 0 keep a weight drawn from
+        out_channels: filters.
+        nu, upsilon: initial values. 1 and 0 keep a weight drawn from
             N(0, 1) almost as it is.
-        eps (float): added to the variance.
+        eps: added to the variance.
     Input:
         (out_channels, ...), the weight.
     Returns:
-        Tensor: the same shape.
+        The same shape.
     """
 
-    def __init__(self, out_channels, nu=1.0, upsilon=0.0, eps=1e-5):
+    def __init__(self, out_channels: int, nu: float = 1.0,
+                 upsilon: float = 0.0, eps: float = 1e-5):
         super().__init__()
         self.initial_values = nu, upsilon
         self.eps = eps
@@ -96,16 +98,16 @@ class AWN(nn.Module):
         self.upsilon = nn.Parameter(torch.empty(out_channels))
         self.init_weights()
 
-    def init_weights(self):
+    def init_weights(self) -> None:
         """Set ``nu`` and ``upsilon`` to their initial values."""
         nu, upsilon = self.initial_values
         nn.init.constant_(self.nu, nu)
         nn.init.constant_(self.upsilon, upsilon)
 
-    def forward(self, weight):
+    def forward(self, weight: Tensor) -> Tensor:
         return adaptive_weight_norm(weight, self.nu, self.upsilon, self.eps)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         nu, upsilon = self.initial_values
         return (f'{len(self.nu)}, nu={nu}, upsilon={upsilon}, '
                 f'eps={self.eps}')

@@ -1,4 +1,6 @@
 """Models from configs, without a runner."""
+import copy
+
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
@@ -8,11 +10,11 @@ def build_model(cfg: Config) -> nn.Module:
     """Return the config's model on the CPU, with random weights.
 
     Args:
-        cfg: of MMPretrain or MMDetection.
+        cfg: of MMPretrain or MMDetection; it stays as it is.
     """
     scope = cfg.get('default_scope', 'mmengine')
-    model = dict(cfg.model)
+    cfg = copy.deepcopy(cfg)  # models write into theirs
     if 'data_preprocessor' in cfg:  # as the runner does
-        model.setdefault('data_preprocessor', cfg.data_preprocessor)
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     with DefaultScope.overwrite_default_scope(scope):
-        return MODELS.build(model)
+        return MODELS.build(cfg.model)

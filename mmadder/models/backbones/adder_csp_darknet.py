@@ -1,4 +1,6 @@
 """The backbone of YOLOX, of adder layers."""
+from typing import Self
+
 from mmdet.models.backbones import CSPDarknet
 from mmdet.models.backbones.csp_darknet import Focus
 from mmengine.registry import MODELS
@@ -13,8 +15,7 @@ class AdderCSPDarknet(CSPDarknet):
     AdderNets keep their first layer a convolution (arXiv:1912.13200).
 
     Args:
-        conv_cfg (dict, optional): layers behind the stem; None gives
-            MMDetection's CSPDarknet.
+        conv_cfg: layers behind the stem; None gives MMDetection's CSPDarknet.
         **kwargs: of MMDetection's CSPDarknet, such as ``deepen_factor``,
             ``widen_factor`` and ``norm_cfg`` (BN).
     Input:
@@ -34,9 +35,10 @@ class AdderCSPDarknet(CSPDarknet):
 
     def __init__(self,
                  *,
-                 conv_cfg=dict(type='AdderConv2d', weight_norm='AWN'),
-                 norm_cfg=dict(type='BN', momentum=0.03, eps=0.001),
-                 act_cfg=dict(type='Swish'),
+                 conv_cfg: dict | None = dict(
+                     type='AdderConv2d', weight_norm='AWN'),
+                 norm_cfg: dict = dict(type='BN', momentum=0.03, eps=0.001),
+                 act_cfg: dict = dict(type='Swish'),
                  **kwargs):
         super().__init__(
             conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg, **kwargs)
@@ -46,3 +48,8 @@ class AdderCSPDarknet(CSPDarknet):
             kernel_size=3,
             norm_cfg=norm_cfg,
             act_cfg=act_cfg)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; MMDetection's method returns None."""
+        super().train(mode)
+        return self

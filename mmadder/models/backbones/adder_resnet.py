@@ -1,5 +1,8 @@
 """ResNets of adder layers, for classification and detection alike."""
 
+from collections.abc import Sequence
+from typing import Self
+
 from mmengine.model import update_init_info
 from mmengine.registry import MODELS
 from mmpretrain.models import ResNet, ResNet_CIFAR
@@ -40,10 +43,10 @@ class AdderResNet(ResNet):
       in a file without one nothing does.
 
     Args:
-        depth (int): 18, 34 or 50.
-        conv_cfg (dict, optional): layers of the residual blocks.
-        norm_eval (bool): keep batch norms in evaluation mode in training.
-        zero_init_residual (bool): start the last norm of each block at zero.
+        depth: 18, 34 or 50.
+        conv_cfg: layers of the residual blocks.
+        norm_eval: keep batch norms in evaluation mode in training.
+        zero_init_residual: start the last norm of each block at zero.
         **kwargs: of MMPretrain's ResNet, such as ``stem_channels`` and
             ``base_channels`` (64), ``out_indices`` ((3, )),
             ``frozen_stages`` (-1), ``norm_cfg`` (BN) and ``init_cfg``.
@@ -70,11 +73,12 @@ class AdderResNet(ResNet):
         depth: ResNet.arch_settings[depth] for depth in (18, 34, 50)}
 
     def __init__(self,
-                 depth,
+                 depth: int,
                  *,
-                 conv_cfg=dict(type='AdderConv2d', weight_norm='AWN'),
-                 norm_eval=False,
-                 zero_init_residual=False,
+                 conv_cfg: dict | None = dict(
+                     type='AdderConv2d', weight_norm='AWN'),
+                 norm_eval: bool = False,
+                 zero_init_residual: bool = False,
                  **kwargs):
         if depth not in self.arch_settings:
             raise InputError(
@@ -92,7 +96,7 @@ class AdderResNet(ResNet):
         super()._make_stem_layer(in_channels, stem_channels)
         self.conv_cfg = conv_cfg
 
-    def init_weights(self):
+    def init_weights(self) -> None:
         """Initialize, then load the ``Pretrained`` checkpoint, if any."""
         first_time, init_cfg = not self.is_init, self.init_cfg
         self.init_cfg, pretrained = split_pretrained(init_cfg)
@@ -104,6 +108,11 @@ class AdderResNet(ResNet):
                 'first, or set init_cfg=None to start from random weights')
             load_pretrained(self, ignore=CLASSIFIER, **pretrained)
             self._log_pretrained(pretrained['checkpoint'])
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; MMPretrain's method returns None."""
+        super().train(mode)
+        return self
 
     def _log_pretrained(self, checkpoint):
         # Present only while the whole model is being initialized.
@@ -123,9 +132,8 @@ class AdderResNetCIFAR(AdderResNet, ResNet_CIFAR):
     weight of an adder ``adder``.
 
     Args:
-        depth (int): 20 or 32.
-        conv_cfg (dict, optional): layers of the residual blocks; None gives
-            the CNN twin.
+        depth: 20 or 32.
+        conv_cfg: layers of the residual blocks; None gives the CNN twin.
         **kwargs: of :class:`AdderResNet`. ``stem_channels`` and
             ``base_channels`` are 16 here.
     Input:
@@ -145,14 +153,14 @@ class AdderResNetCIFAR(AdderResNet, ResNet_CIFAR):
     arch_settings = {20: (BasicBlock, (3, 3, 3)), 32: (BasicBlock, (5, 5, 5))}
 
     def __init__(self,
-                 depth,
+                 depth: int,
                  *,
-                 stem_channels=16,
-                 base_channels=16,
-                 num_stages=3,
-                 strides=(1, 2, 2),
-                 dilations=(1, 1, 1),
-                 out_indices=(2, ),
+                 stem_channels: int = 16,
+                 base_channels: int = 16,
+                 num_stages: int = 3,
+                 strides: Sequence[int] = (1, 2, 2),
+                 dilations: Sequence[int] = (1, 1, 1),
+                 out_indices: Sequence[int] = (2, ),
                  **kwargs):
         super().__init__(
             depth,

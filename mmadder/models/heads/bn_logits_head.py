@@ -2,7 +2,7 @@
 
 from mmengine.registry import MODELS
 from mmpretrain.models import LinearClsHead
-from torch import nn
+from torch import Tensor, nn
 
 
 @MODELS.register_module()
@@ -15,18 +15,18 @@ class BNLogitsHead(LinearClsHead):
     because its statistics come from N values only.
 
     Args:
-        num_classes (int): classes.
-        in_channels (int): features.
-        bias (bool): of the linear layer. AdderNet's ResNet-50 has one, its
+        num_classes: classes.
+        in_channels: features.
+        bias: of the linear layer. AdderNet's ResNet-50 has one, its
             ResNet-20 does not.
-        init_cfg (dict, optional): None keeps PyTorch's initialization, as
+        init_cfg: None keeps PyTorch's initialization, as
             AdderNet does: behind a norm, the usual standard deviation of 0.01
             would multiply the steps of training.
         **kwargs: of MMPretrain's LinearClsHead.
     Input:
         tuple: the last one is (N, in_channels).
     Returns:
-        Tensor: (N, num_classes). In training mode N must be above 1.
+        (N, num_classes). In training mode N must be above 1.
     Example:
         >>> head = BNLogitsHead(10, 64)
         >>> tuple(head((torch.rand(4, 64), )).shape)
@@ -35,12 +35,16 @@ class BNLogitsHead(LinearClsHead):
         ['fc.weight', 'bn.weight', 'bn.bias']
     """
 
-    def __init__(self, num_classes, in_channels, bias=False, init_cfg=None,
+    def __init__(self,
+                 num_classes: int,
+                 in_channels: int,
+                 bias: bool = False,
+                 init_cfg: dict | list[dict] | None = None,
                  **kwargs):
         super().__init__(
             num_classes, in_channels, init_cfg=init_cfg, **kwargs)
         self.fc = nn.Linear(in_channels, num_classes, bias=bias)
         self.bn = nn.BatchNorm1d(num_classes)
 
-    def forward(self, feats):
+    def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
         return self.bn(super().forward(feats))

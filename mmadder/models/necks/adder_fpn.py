@@ -1,8 +1,11 @@
 """Feature pyramid of adder layers."""
 
+from collections.abc import Sequence
+
 from mmcv.cnn import ConvModule
 from mmdet.models.necks import FPN
 from mmengine.registry import MODELS
+from torch import Tensor
 
 from mmadder.errors import InputError
 from mmadder.layers import AdderConv2d
@@ -19,13 +22,13 @@ class AdderFPN(FPN):
     P6 is P5 at every second pixel (MMDetection's max pooling).
 
     Args:
-        in_channels (list[int]): channels of the backbone's stages.
-        out_channels (int): channels of every output.
-        num_outs (int): number of outputs.
-        shortcut (bool): add the input of each output adder to its output.
-            The checkpoint keys do not depend on it.
-        conv_cfg (dict, optional): None gives the CNN twin, all else equal.
-        norm_cfg (dict, optional): required with adders.
+        in_channels: channels of the backbone's stages.
+        out_channels: channels of every output.
+        num_outs: number of outputs.
+        shortcut: add the input of each output adder to its output. The
+            checkpoint keys do not depend on it.
+        conv_cfg: None gives the CNN twin, all else equal.
+        norm_cfg: required with adders.
         **kwargs: of MMDetection's FPN. Extra stride-2 convolutions
             (``add_extra_convs``) get no shortcut.
     Input:
@@ -46,14 +49,15 @@ class AdderFPN(FPN):
     """
 
     def __init__(self,
-                 in_channels,
-                 out_channels,
-                 num_outs=5,
+                 in_channels: Sequence[int],
+                 out_channels: int,
+                 num_outs: int = 5,
                  *,
-                 shortcut=True,
-                 conv_cfg=dict(type='AdderConv2d', weight_norm='AWN'),
-                 norm_cfg=dict(type='BN', requires_grad=True),
-                 act_cfg=None,
+                 shortcut: bool = True,
+                 conv_cfg: dict | None = dict(
+                     type='AdderConv2d', weight_norm='AWN'),
+                 norm_cfg: dict | None = dict(type='BN', requires_grad=True),
+                 act_cfg: dict | None = None,
                  **kwargs):
         super().__init__(
             in_channels,
@@ -90,8 +94,8 @@ class AdderFPN(FPN):
             if (isinstance(module, ConvModule) and not module.with_norm
                     and isinstance(module.conv, AdderConv2d)):
                 raise InputError(
-                    f'{name} of {type(self).__name__} is an adder without norm, which '
-                    'cannot be trained: set norm_cfg, for example '
+                    f'{name} of {type(self).__name__} is an adder without '
+                    'norm, which cannot be trained: set norm_cfg, for example '
                     "norm_cfg=dict(type='BN'), and leave "
                     'no_norm_on_lateral False')
 
@@ -102,5 +106,5 @@ class ShortcutConvModule(ConvModule):
     Takes ConvModule's arguments. Input and output shapes must be equal.
     """
 
-    def forward(self, x, *args, **kwargs):
+    def forward(self, x: Tensor, *args, **kwargs) -> Tensor:
         return x + super().forward(x, *args, **kwargs)
