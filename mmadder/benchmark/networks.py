@@ -3,18 +3,18 @@
 Weights are random; batch norms are fitted to the input first, so that
 features have the spread that they have in a trained network.
 """
+import abc
 import copy
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
 from mmcv.cnn.utils.fuse_conv_bn import fuse_conv_bn
-from mmdet.registry import MODELS as MMDET_MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.registry import MODELS
-from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from mmpretrain.structures import DataSample
 from torch import nn
 
@@ -22,75 +22,88 @@ from mmadder.__main__ import config_folder
 from mmadder.engine import StatisticsHook
 from mmadder.inference import quantize
 from mmadder.inference.fusion import fuse_adder_bn
+from mmadder.models.build import build_model
 from mmadder.statistics import reestimate_statistics
 
 ANN = dict(type='AdderConv2d')
 ANN_AWN = dict(type='AdderConv2d', weight_norm='AWN')
 
 
-def fit_batch_norms(model, batch):
-    """Put a model in eval mode with the batch's statistics as tracked ones."""
-    reestimate_statistics(model, [batch], model.extract_feat)
+def fit_batch_norms(model: nn.Module, inputs: torch.Tensor) -> nn.Module:
+    """Put a model in eval mode with the inputs' statistics as tracked ones."""
+    reestimate_statistics(model, [inputs], model.extract_feat)
     return model.eval()
 
 
-# --------------------------------------------------------- classification --
+# -------------------------------------------------------------- inference --
 
 
-class ResNet18:
-    """ResNet-18 on `batch` 224x224 images, in eval mode."""
+class Inference(abc.ABC):
+    """A model in eval mode on one batch, as CNN and as ANN-AWN."""
     baseline = 'CNN'
 
-    def __init__(self, batch):
-        self.batch = batch
-        self.title = f'ResNet-18 inference, batch {batch}, 224x224'
+    def __init__(self, title: str, **more_of_cnn: Callable):
+        self.title = title
         self.variants = {
-            'CNN': self.cnn,
-            'CNN, BN folded': self.folded,
-            'CNN, channels_last': self.channels_last,
-            'CNN, torch.compile': self.compiled,
-            'ANN-AWN': self.adder,
-            'ANN-AWN, fused': self.fused,
-            'ANN-AWN, int8': self.int8}
+            'CNN': lambda: self.call(self.model(None)),
+            'CNN, BN folded': lambda: self.call(
+                fuse_conv_bn(self.model(None))),
+            **{f'CNN, {name}': make for name, make in more_of_cnn.items()},
+            'ANN-AWN': lambda: self.call(self.model(ANN_AWN)),
+            'ANN-AWN, fused': lambda: self.call(
+                fuse_adder_bn(self.model(ANN_AWN))),
+            'ANN-AWN, int8': lambda: self.call(
+                quantize(self.model(ANN_AWN), [self.data()]))}
 
-    def images(self):
+    @abc.abstractmethod
+    def data(self) -> dict:
+        """Return the batch as a data loader makes it."""
+
+    @abc.abstractmethod
+    def model(self, conv_cfg: dict | None) -> nn.Module:
+        """Return the model with fitted batch norms."""
+
+    @abc.abstractmethod
+    def call(self, model: nn.Module) -> Callable:
+        """Return what is timed."""
+
+
+class ResNet18(Inference):
+    """ResNet-18 on `batch` 224x224 images."""
+
+    def __init__(self, batch: int):
+        self.batch = batch
+        super().__init__(
+            f'ResNet-18 inference, batch {batch}, 224x224', **{
+                'channels_last': lambda: self.call(
+                    self.model(None), torch.channels_last),
+                'torch.compile': lambda: self.call(
+                    torch.compile(self.model(None)))})
+
+    def images(self) -> torch.Tensor:
+        """Return the batch as the model takes it."""
         return torch.randn(self.batch, 3, 224, 224,
                            generator=torch.Generator().manual_seed(0))
 
-    def model(self, conv_cfg):
+    def data(self) -> dict:
+        return dict(inputs=list(self.images()),
+                    data_samples=[DataSample()] * self.batch)
+
+    def model(self, conv_cfg: dict | None) -> nn.Module:
         torch.manual_seed(0)
-        model = MMPRETRAIN_MODELS.build(dict(
-            type='ImageClassifier',
-            backbone=dict(type='AdderResNet', depth=18, conv_cfg=conv_cfg),
-            neck=dict(type='GlobalAveragePooling'),
-            head=dict(type='LinearClsHead', num_classes=1000,
-                      in_channels=512)))
+        model = build_model(Config(dict(
+            default_scope='mmpretrain', model=dict(
+                type='ImageClassifier',
+                backbone=dict(type='AdderResNet', depth=18,
+                              conv_cfg=conv_cfg),
+                neck=dict(type='GlobalAveragePooling'),
+                head=dict(type='LinearClsHead', num_classes=1000,
+                          in_channels=512)))))
         return fit_batch_norms(model, self.images())
 
-    def cnn(self):
-        return self._call(self.model(None))
-
-    def folded(self):
-        return self._call(fuse_conv_bn(self.model(None)))
-
-    def channels_last(self):
-        return self._call(self.model(None), torch.channels_last)
-
-    def compiled(self):
-        return self._call(torch.compile(self.model(None)))
-
-    def adder(self):
-        return self._call(self.model(ANN_AWN))
-
-    def fused(self):
-        return self._call(fuse_adder_bn(self.model(ANN_AWN)))
-
-    def int8(self):
-        loader = [dict(inputs=list(self.images()),
-                       data_samples=[DataSample()] * self.batch)]
-        return self._call(quantize(self.model(ANN_AWN), loader))
-
-    def _call(self, model, layout=torch.contiguous_format):
+    def call(self, model: nn.Module,
+             layout: torch.memory_format = torch.contiguous_format,
+             ) -> Callable:
         model = model.to(memory_format=layout)
         images = self.images().contiguous(memory_format=layout)
 
@@ -100,11 +113,51 @@ class ResNet18:
         return run
 
 
+class FasterRCNN(Inference):
+    """Faster R-CNN, ResNet-18 and FPN, on one 600x1000 image."""
+    config = 'faster-rcnn_ann-awn-r18_ann-awn-fpn.py'
+
+    def __init__(self):
+        super().__init__(
+            'Faster R-CNN R18-FPN inference, one image, 600x1000')
+
+    def data(self) -> dict:
+        image = torch.randint(
+            256, (3, 600, 1000), dtype=torch.uint8,
+            generator=torch.Generator().manual_seed(0))
+        sample = DetDataSample(metainfo=dict(
+            img_shape=(600, 1000), ori_shape=(600, 1000),
+            scale_factor=(1., 1.)))
+        return dict(inputs=[image], data_samples=[sample])
+
+    def model(self, conv_cfg: dict | None) -> nn.Module:
+        torch.manual_seed(0)
+        config = Config.fromfile(
+            Path(config_folder(), '_base_', 'models', self.config))
+        config.default_scope = 'mmdet'
+        backbone, neck = config.model.backbone, config.model.neck
+        backbone.conv_cfg = neck.conv_cfg = conv_cfg
+        model = build_model(config)
+        inputs = model.data_preprocessor(self.data())['inputs']
+        return fit_batch_norms(model, inputs)
+
+    def call(self, model: nn.Module) -> Callable:
+        data = self.data()
+
+        def run():
+            with torch.no_grad():
+                return model.test_step(copy.deepcopy(data))
+        return run
+
+
+# --------------------------------------------------------------- training --
+
+
 class ResNet20Training:
     """A step of SGD on CIFAR-sized images."""
     baseline = 'CNN'
 
-    def __init__(self, batch):
+    def __init__(self, batch: int):
         self.batch = batch
         self.title = f'ResNet-20 training step, batch {batch}, 32x32'
         self.variants = {
@@ -112,7 +165,8 @@ class ResNet20Training:
             'ANN': lambda: self.step(ANN),
             'ANN-AWN': lambda: self.step(ANN_AWN)}
 
-    def step(self, conv_cfg, before=None, after=None):
+    def step(self, conv_cfg: dict | None, before: Callable | None = None,
+             after: Callable | None = None) -> Callable:
         """Return a training step; ``before`` gets the model."""
         torch.manual_seed(0)
         backbone = MODELS.build(dict(
@@ -143,7 +197,7 @@ class Recording(ResNet20Training):
     baseline = 'ANN-AWN'
     epoch = 10_000  # images; the last step is recorded
 
-    def __init__(self, batch):
+    def __init__(self, batch: int):
         self.batch = batch
         self.title = f'ResNet-20 training step, batch {batch}, recorded'
         self.variants = {
@@ -151,7 +205,8 @@ class Recording(ResNet20Training):
             'ANN-AWN, hook, not due': lambda: self.hooked(due=False),
             'ANN-AWN, hook, recording': lambda: self.hooked(due=True)}
 
-    def hooked(self, due):
+    def hooked(self, due: bool) -> Callable:
+        """Return a training step with the hook, which records if ``due``."""
         folder = tempfile.TemporaryDirectory()
         runner = SimpleNamespace(
             epoch=0, iter=0, log_dir=folder.name, folder=folder,
@@ -164,7 +219,7 @@ class Recording(ResNet20Training):
         return self.step(
             ANN_AWN, before, lambda: hook.after_train_iter(runner, 0))
 
-    def summary(self, times):
+    def summary(self, times: dict[str, float]) -> str:
         """Line: the share of an epoch, at the hook's default interval."""
         steps = -(-self.epoch // self.batch)
         plain, _, recorded = (times[name] for name in self.variants)
@@ -173,65 +228,7 @@ class Recording(ResNet20Training):
                 f'images: {100 * share:+.1f} %')
 
 
-# -------------------------------------------------------------- detection --
-
-
-class FasterRCNN:
-    """Faster R-CNN, ResNet-18 and FPN, on one 600x1000 image."""
-    baseline = 'CNN'
-    config = 'faster-rcnn_ann-awn-r18_ann-awn-fpn.py'
-
-    def __init__(self):
-        self.title = 'Faster R-CNN R18-FPN inference, one image, 600x1000'
-        self.variants = {
-            'CNN': self.cnn,
-            'CNN, BN folded': self.folded,
-            'ANN-AWN': self.adder,
-            'ANN-AWN, fused': self.fused,
-            'ANN-AWN, int8': self.int8}
-
-    def data(self):
-        """A batch as MMDetection's data loaders make it."""
-        image = torch.randint(
-            256, (3, 600, 1000), dtype=torch.uint8,
-            generator=torch.Generator().manual_seed(0))
-        sample = DetDataSample(metainfo=dict(
-            img_shape=(600, 1000), ori_shape=(600, 1000),
-            scale_factor=(1., 1.)))
-        return dict(inputs=[image], data_samples=[sample])
-
-    def model(self, conv_cfg):
-        torch.manual_seed(0)
-        config = Config.fromfile(
-            Path(config_folder(), '_base_', 'models', self.config)).model
-        config.backbone.conv_cfg = config.neck.conv_cfg = conv_cfg
-        model = MMDET_MODELS.build(config)
-        inputs = model.data_preprocessor(self.data())['inputs']
-        return fit_batch_norms(model, inputs)
-
-    def cnn(self):
-        return self._call(self.model(None))
-
-    def folded(self):
-        return self._call(fuse_conv_bn(self.model(None)))
-
-    def adder(self):
-        return self._call(self.model(ANN_AWN))
-
-    def fused(self):
-        return self._call(fuse_adder_bn(self.model(ANN_AWN)))
-
-    def int8(self):
-        return self._call(quantize(self.model(ANN_AWN), [self.data()]))
-
-    def _call(self, model):
-        data = self.data()
-
-        def run():
-            with torch.no_grad():
-                return model.test_step(copy.deepcopy(data))
-        return run
-
+# ------------------------------------------------------------------- all --
 
 BENCHMARKS = {
     'resnet18': lambda: [ResNet18(1), ResNet18(16)],
@@ -240,7 +237,8 @@ BENCHMARKS = {
     'faster-rcnn': lambda: [FasterRCNN()]}
 
 
-def calls(benchmark, compiled=True):
+def calls(benchmark: Inference | ResNet20Training,
+          compiled: bool = True) -> dict[str, Callable]:
     """{variant: callable}, with or without those of torch.compile."""
     return {name: make() for name, make in benchmark.variants.items()
             if compiled or not name.endswith('torch.compile')}
