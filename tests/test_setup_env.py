@@ -104,8 +104,9 @@ def test_interrupted_step_leaves_no_stamp(tmp_path):
     assert not (tmp_path / '.mmadder' / 'one').exists()
 
 
-def test_torchattacks_comes_without_its_old_requests(tmp_path, monkeypatch):
-    """After what it imports, and before our extension."""
+@pytest.fixture
+def pip_calls(tmp_path, monkeypatch):
+    """[(step, whether with --no-deps)] of a set-up without its downloads."""
     calls = []
     monkeypatch.setattr(setup_env.Setup, 'make_environment', lambda _: None)
     monkeypatch.setattr(setup_env.Setup, 'pip', lambda _, step, *arguments:
@@ -113,7 +114,23 @@ def test_torchattacks_comes_without_its_old_requests(tmp_path, monkeypatch):
     monkeypatch.setattr(setup_env, 'install_mmcv', lambda *_: None)
     monkeypatch.setattr(setup_env, 'check_imports', lambda _: None)
     setup_env.run_all(tmp_path)
-    assert calls[-3:] == [('robustness', False), ('torchattacks', True),
-                          ('extension', True)]
+    return calls
+
+
+def test_torchattacks_comes_without_its_old_requests(pip_calls):
+    """After what it imports, and before our extension."""
+    names = [name for name, _ in pip_calls]
+    start = names.index('robustness')
+    assert pip_calls[start:start + 3] == [
+        ('robustness', False), ('torchattacks', True), ('extension', True)]
     text = (ROOT / 'requirements' / 'torchattacks.txt').read_text()
     assert 'torchattacks==' in text
+
+
+def test_what_make_lint_runs_is_pinned(pip_calls):
+    """Last, so that a new ruff does not compile the extension anew."""
+    assert pip_calls[-1] == ('lint', False)
+    pins = (ROOT / 'requirements' / 'lint.txt').read_text().split()
+    assert {pin.partition('==')[0] for pin in pins} == {
+        'ruff', 'clang-format'}
+    assert all('==' in pin for pin in pins)

@@ -4,6 +4,8 @@ Standard library only, since nothing else is there yet. Each step leaves a
 stamp with a hash of what it depends on and is skipped while that holds, so
 the script may be interrupted and run again at any time.
 """
+from __future__ import annotations  # an old Python must get to its sentence
+
 import argparse
 import hashlib
 import importlib.util
@@ -15,7 +17,9 @@ import subprocess
 import sys
 import sysconfig
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 REQUIREMENTS = ROOT / 'requirements'
@@ -55,8 +59,9 @@ class SetupError(Exception):
 # ------------------------------------------------------------- before it --
 
 
-def check_machine(venv, disk_gb=DISK_GB, version=sys.version_info[:2],
-                  include=sysconfig.get_path('include')):
+def check_machine(venv: Path, disk_gb: float = DISK_GB,
+                  version: tuple[int, int] = sys.version_info[:2],
+                  include: str = sysconfig.get_path('include')) -> None:
     """Raise SetupError for what would fail later, and less clearly."""
     if tuple(version) != TESTED_PYTHON:
         raise SetupError(
@@ -89,13 +94,14 @@ def check_machine(venv, disk_gb=DISK_GB, version=sys.version_info[:2],
 class Setup:
     """Steps into one environment, each with a stamp and a log."""
 
-    def __init__(self, venv):
+    def __init__(self, venv: Path):
         self.venv = venv
         self.python = venv / 'bin' / 'python'
         self.state = venv / '.mmadder'
         self.done = []  # hashes of the steps so far
 
-    def step(self, name, minutes, inputs, action):
+    def step(self, name: str, minutes: float | str, inputs: Iterable[str],
+             action: Callable) -> None:
         """Run `action` unless done with the same inputs, in this order."""
         self.done.append(hashlib.sha256(
             ''.join([*self.done, name, *inputs]).encode()).hexdigest())
@@ -111,7 +117,8 @@ class Setup:
         print(f'[{name}] done in {(time.time() - start) / 60:.1f} min',
               flush=True)
 
-    def make_environment(self):
+    def make_environment(self) -> None:
+        """Make the environment anew unless its pip works."""
         if self.python.exists() and self._works():
             return
         shutil.rmtree(self.venv, ignore_errors=True)
@@ -121,12 +128,13 @@ class Setup:
         return subprocess.run([self.python, '-m', 'pip', '--version'],
                               capture_output=True).returncode == 0
 
-    def pip(self, step, *arguments, **environment):
+    def pip(self, step: str, *arguments: Any, **environment: str) -> None:
+        """Run the environment's pip, see :meth:`run`."""
         self.run(step, [self.python, '-m', 'pip',
                         '--disable-pip-version-check', *arguments],
                  **environment)
 
-    def run(self, step, command, **environment):
+    def run(self, step: str, command: list, **environment: str) -> None:
         """Run a command with a ticking line; its output goes to a log."""
         log = self.venv.parent / f'{self.venv.name}-{step}.log'
         with open(log, 'wb') as output:
@@ -152,7 +160,8 @@ class Setup:
                 return advice.format(disk=DISK_GB, venv=self.venv)
         return f'the step "{step}" failed; its whole output is in {log}'
 
-    def ask(self, code):
+    def ask(self, code: str) -> str:
+        """What a line of Python prints in the environment."""
         return subprocess.run([self.python, '-c', code], text=True,
                               capture_output=True, check=True).stdout.strip()
 
@@ -188,7 +197,8 @@ def _progress(log):
 # ------------------------------------------------------------------- mmcv --
 
 
-def wheel_folder(torch_version, gpu, cache=None):
+def wheel_folder(torch_version: str, gpu: bool,
+                 cache: str | Path | None = None) -> Path:
     """Where wheels compiled against exactly this torch are kept.
 
     A wheel compiled against another torch imports with missing symbols, or
@@ -201,12 +211,13 @@ def wheel_folder(torch_version, gpu, cache=None):
     return Path(cache).expanduser() / 'wheels' / tag
 
 
-def find_wheel(folder, version):
+def find_wheel(folder: Path, version: str) -> Path | None:
+    """Return mmcv's wheel in a folder, if there is one."""
     wheels = sorted(folder.glob(f'onedl_mmcv-{version}-*.whl'))
     return wheels[0] if wheels else None
 
 
-def install_mmcv(setup, requirement):
+def install_mmcv(setup: Setup, requirement: str) -> None:
     """Install mmcv from the cache, or compile it into the cache first."""
     version = requirement.partition('==')[2]
     torch_version, gpu = json.loads(setup.ask(
@@ -235,7 +246,7 @@ def install_mmcv(setup, requirement):
     setup.pip('mmcv', 'install', '--force-reinstall', '--no-deps', wheel)
 
 
-def check_imports(setup):
+def check_imports(setup: Setup) -> None:
     """Raise SetupError with the apt line for a missing system library."""
     result = subprocess.run([setup.python, '-c', 'import cv2, mmcv.ops'],
                             capture_output=True, text=True)
@@ -252,7 +263,8 @@ def check_imports(setup):
 # -------------------------------------------------------------------- all --
 
 
-def run_all(venv):
+def run_all(venv: Path) -> None:
+    """Run the steps that are not done."""
     setup = Setup(venv)
     texts = {path.stem: path.read_text()
              for path in REQUIREMENTS.glob('*.txt')}
@@ -281,6 +293,8 @@ def run_all(venv):
         [str(ROOT), os.environ.get('MMADDER_CUDA', '')],
         lambda: setup.pip('extension', 'install', '-v', '--no-deps',
                           '--no-build-isolation', '-e', ROOT))
+    # Last: a step that changes lets all behind it run again.
+    setup.step('lint', 0.1, [texts['lint']], install('lint'))
 
 
 def main():

@@ -42,7 +42,7 @@ def test_recording_is_measured(monkeypatch, tmp_path):
 
 def test_torch_compile_can_be_left_out():
     benchmark = networks.ResNet18(1)
-    benchmark.variants = {name: dict for name in benchmark.variants}
+    benchmark.variants = dict.fromkeys(benchmark.variants, dict)
     names = list(benchmark.variants)
     assert list(networks.calls(benchmark)) == names
     names.remove('CNN, torch.compile')
