@@ -13,8 +13,8 @@ TESTS = Path(__file__).parent
 LAYERS = (
     'version', 'errors', 'dependencies', 'text', 'files', 'config_nodes',
     'ops', 'layers', 'checkpoints', 'statistics', 'models', 'datasets',
-    'evaluation', 'engine', 'inference', 'cli', 'reporting', 'runs', 'analysis', 'robustness',
-    'benchmark')
+    'evaluation', 'engine', 'inference', 'cli', 'reporting', 'runs',
+    'analysis', 'robustness', 'benchmark')
 ENTRANCES = ('__init__', '__main__')  # of the house: import what they like
 # By design an operator and its layer have one name.
 SHARED_NAMES = {'__init__', 'adder_conv2d'}

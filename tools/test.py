@@ -11,8 +11,7 @@ from mmengine.registry import METRICS
 from mmadder import cli
 from mmadder.errors import InputError
 from mmadder.files import require_file
-from mmadder.inference import empty_quantized, is_quantized
-from mmadder.inference.fusion import fuse_adder_bn
+from mmadder.inference import empty_quantized, fuse_adder_bn, is_quantized
 
 
 def parse_args():

@@ -20,8 +20,7 @@ from torch import nn
 
 from mmadder.__main__ import config_folder
 from mmadder.engine import StatisticsHook
-from mmadder.inference import quantize
-from mmadder.inference.fusion import fuse_adder_bn
+from mmadder.inference import fuse_adder_bn, quantize
 from mmadder.models.build import build_model
 from mmadder.statistics import reestimate_statistics
 
