@@ -45,7 +45,8 @@ def our_modules():
                 yield value
 
 
-@pytest.mark.parametrize('kind', our_modules(), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    'kind', list(our_modules()), ids=lambda kind: kind.__name__)
 def test_modes_return_the_module(kind):
     assert kind.eval is nn.Module.eval
     if kind.train is nn.Module.train:
