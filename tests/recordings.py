@@ -7,6 +7,22 @@ LAYERS = {'backbone.conv1': 'conv', 'backbone.layer1.0.conv1': 'adder',
           'backbone.layer1.0.conv2': 'adder', 'neck.fpn_convs.0.conv':
           'adder'}
 
+VOC_LOG = '''2026/01/01 10:00:00 - mmengine - INFO - started
+2026/01/01 10:20:00 - mmengine - INFO -
+---------------iou_thr: 0.5---------------
+{tables}
+2026/01/01 10:30:00 - mmengine - INFO - done
+'''
+VOC_TABLE = '''+-------+-----+------+--------+-------+
+| class | gts | dets | recall | ap    |
++-------+-----+------+--------+-------+
+| a     | 968 | 3581 | 0.628  | {a} |
+| b c   | 87  | 629  | 0.402  | {b} |
++-------+-----+------+--------+-------+
+| mAP   |     |      |        | {mean} |
++-------+-----+------+--------+-------+
+'''
+
 
 def statistics(kind, epoch, growth):
     """One layer's entry: weight variance multiplies by ``growth``."""
@@ -73,4 +89,25 @@ def write_run(path, epochs=8, growth=1.1, **scalars):
     folder = path / '20260101_000000'
     write_records(folder, range(1, epochs + 1), growth)
     write_scalars(folder, range(1, epochs + 1), **scalars)
+    return path
+
+
+def write_logged_run(path, values, metric='pascal_voc/mAP',
+                     classes=('a', 'b c'), log='', stamp='20260101_000000',
+                     losses=None):
+    """Write curves, config and log of two-iteration epochs; returns path."""
+    folder = path / stamp
+    (folder / 'vis_data').mkdir(parents=True)
+    losses = losses or [2 - i / 9 for i in range(2 * len(values))]
+    records = [dict(loss=loss, step=i + 1, epoch=i // 2 + 1)
+               for i, loss in enumerate(losses)]
+    records += [{metric: value, 'time': .1, 'step': i + 1}
+                for i, value in enumerate(values)]
+    (folder / 'vis_data' / 'scalars.json').write_text(
+        '\n'.join(map(json.dumps, records)))
+    metainfo = f'metainfo=dict(classes={classes!r})' if classes else ''
+    (folder / 'vis_data' / 'config.py').write_text(
+        f'val_dataloader = dict(dataset=dict({metainfo}))')
+    if log:
+        (folder / f'{stamp}.log').write_text(log)
     return path

@@ -7,10 +7,9 @@ The second form takes several seeds of one configuration together. Works for
 MMDetection and MMPretrain, for resumed trainings and for one that still runs.
 """
 import argparse
-import os.path as osp
 
 from mmadder import cli
-from mmadder.errors import InputError
+from mmadder.runs.arguments import parse_groups
 from mmadder.runs.comparison import write_comparison
 
 
@@ -33,38 +32,8 @@ def parse_args():
 def main():
     args = parse_args()
     text, paths = write_comparison(
-        args.out, name_runs(args.runs, args.names), args.metric)
+        args.out, parse_groups(args.runs, args.names), args.metric)
     print(text, *map(str, paths), sep='\n')
-
-
-def name_runs(runs, names=None):
-    """Return a dict of a name to its folders."""
-    if names and len(names) != len(runs):
-        raise InputError(f'--names has {len(names)} names for {len(runs)} '
-                         'runs')
-    groups = {}
-    for i, run in enumerate(runs):
-        name, folders = split_run(run)
-        name = names[i] if names else name
-        if name in groups:
-            raise InputError(f'two runs are called {name!r}; name them with '
-                             'NAME=DIR or --names')
-        groups[name] = folders
-    return groups
-
-
-def split_run(text):
-    """Split [NAME=]DIR[,DIR...]; a folder may have = and , in its name."""
-    if osp.isdir(text):
-        return osp.basename(osp.abspath(text)), [text]
-    name, equals, folders = text.partition('=')
-    if not equals:
-        name, folders = '', text
-    folders = [folder for folder in folders.split(',') if folder]
-    if not folders:
-        raise InputError(f'{text!r} names no folder, expected '
-                         '[NAME=]DIR[,DIR...]')
-    return name or osp.basename(osp.abspath(folders[0])), folders
 
 
 if __name__ == '__main__':

@@ -1,37 +1,42 @@
 """Two checkpoints of one architecture, and the line between them."""
+from collections.abc import Mapping, Sequence
+
 import torch
+from torch import nn
 
 from mmadder.checkpoints.state_dict import load_pretrained, read_state_dict
 from mmadder.errors import InputError
 from mmadder.text import shorten
 
+StateDict = dict[str, torch.Tensor]
 MAX_NAMES = 5  # in a message
 COUNTER = '.num_batches_tracked'
 
 
-def interpolate(first, second, t):
+def interpolate(first: Mapping[str, torch.Tensor],
+                second: Mapping[str, torch.Tensor], t: float) -> StateDict:
     """Return the state dict (1 - t) first + t second.
 
     Buffers, such as the tracked mean and variance of batch norms, are
     interpolated like weights. Integers, which only count, are the first's.
 
     Args:
-        first, second (dict[str, Tensor]): equal keys and shapes.
-        t (float): 0 gives the first, 1 the second.
-    Returns:
-        dict[str, Tensor]
+        first, second: of equal keys and shapes.
+        t: 0 gives the first, 1 the second.
     """
     return {key: torch.lerp(value, second[key].to(value.dtype), t)
             if value.is_floating_point() else value
             for key, value in first.items()}
 
 
-def require_same_architecture(first, second, names):
+def require_same_architecture(first: Mapping[str, torch.Tensor],
+                              second: Mapping[str, torch.Tensor],
+                              names: Sequence[str]) -> None:
     """Raise InputError unless two state dicts have equal keys and shapes.
 
     Args:
-        first, second (dict[str, Tensor])
-        names (tuple[str, str]): the files.
+        first, second: state dicts.
+        names: the two files.
     """
     differences = []
     for kind, own, other in (('only in the first', first, second),
@@ -39,7 +44,8 @@ def require_same_architecture(first, second, names):
         keys = [key for key in own
                 if key not in other and not key.endswith(COUNTER)]
         if keys:
-            differences.append(f'{len(keys)} keys {kind}: {shorten(keys, MAX_NAMES)}')
+            differences.append(
+                f'{len(keys)} keys {kind}: {shorten(keys, MAX_NAMES)}')
     shapes = [f'{key} ({tuple(value.shape)} and {tuple(second[key].shape)})'
               for key, value in first.items()
               if key in second and second[key].shape != value.shape]
@@ -52,14 +58,14 @@ def require_same_architecture(first, second, names):
             'between them:\n  '.format(*names) + '\n  '.join(differences))
 
 
-def load_pair(model, names):
+def load_pair(model: nn.Module, names: Sequence[str]) -> list[StateDict]:
     """Read two checkpoints that fit each other and the model.
 
     Args:
-        model (nn.Module): has the second one's weights afterwards.
-        names (tuple[str, str]): the files.
+        model: has the second one's weights afterwards.
+        names: the two files.
     Returns:
-        list[dict[str, Tensor]]: with the model's keys only.
+        two state dicts, with the model's keys only.
     Raises:
         InputError: a file is missing or does not fit.
     """

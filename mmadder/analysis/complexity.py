@@ -10,9 +10,12 @@ and weight normalization are not counted.
 import collections
 import contextlib
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from mmdet.structures import DetDataSample
+from mmengine.config import Config
 from mmengine.structures import InstanceData
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -25,20 +28,25 @@ from mmadder.layers import AWN, AdderConv2d
 # ISSCC 2014.
 ENERGY_PJ = dict(fp32=dict(multiplication=3.7, addition=0.9),
                  int8=dict(multiplication=0.2, addition=0.03))
+COLUMNS = dict(
+    multiplications='multiplications', additions='additions',
+    parameters='parameters', energy_fp32_uJ='fp32 uJ',
+    energy_int8_uJ='int8 uJ')
 COUNTED = (_ConvNd, nn.Linear, AdderConv2d)
 NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, AWN)
 
 
-def count_operations(model, shape):
+def count_operations(model: nn.Module,
+                     shape: Sequence[int]) -> dict[str, Any]:
     """Count what one image costs, by running the model on zeros.
 
     Args:
-        model (nn.Module): a classifier of MMPretrain or a detector of
+        model: a classifier of MMPretrain or a detector of
             MMDetection. A two-stage detector is counted with as many
             proposals as its ``test_cfg`` allows.
-        shape (tuple[int]): (height, width) in pixels, not padded further.
+        shape: (height, width) in pixels, not padded further.
     Returns:
-        dict: 'multiplications', 'additions', 'parameters' (int) and
+        'multiplications', 'additions', 'parameters' (int) and
         'energy_fp32_uJ', 'energy_int8_uJ' (float, microjoules) in total; the
         same for each part of the model under 'parts', and for each layer
         under 'layers', with 'name', 'type' and 'calls'; 'input_shape'
@@ -64,14 +72,15 @@ def count_operations(model, shape):
             and max(p.ndim for p in layer.parameters(recurse=False)) > 1}))
 
 
-def energy_uj(multiplications, additions, arithmetic):
+def energy_uj(multiplications: int, additions: int,
+              arithmetic: str) -> float:
     """Microjoules of the operations; 'fp32' or 'int8'."""
     cost = ENERGY_PJ[arithmetic]
     return (multiplications * cost['multiplication']
             + additions * cost['addition']) * 1e-6
 
 
-def input_shape(cfg):
+def input_shape(cfg: Config) -> tuple[int, int]:
     """Find the picture size (height, width) that a config tests with.
 
     It is the config's own ``input_shape``, what the last resizing or
@@ -97,6 +106,22 @@ def input_shape(cfg):
         return 32, 32
     raise InputError('the test pipeline of the config does not say the size '
                      'of its pictures: give it as --shape HEIGHT WIDTH')
+
+
+def table_of_counts(
+        counts: Mapping[str, Any]) -> tuple[tuple, list[tuple]]:
+    """Return header and rows: layers that work, a gap, parts and total."""
+    def line(name, row):
+        return (name, *(
+            f'{row[key]:,}' if isinstance(row[key], int)
+            else f'{row[key]:,.3f}' for key in COLUMNS))
+
+    layers = [line(f'{row["name"]} ({row["type"]})'
+                   + f' x{row["calls"]}' * (row['calls'] > 1), row)
+              for row in counts['layers'] if row['calls']]
+    return ('layer', *COLUMNS.values()), [
+        *layers, (), *(line(*part) for part in counts['parts'].items()),
+        line('total', counts)]
 
 
 def _type_name(cfg):

@@ -7,15 +7,17 @@ import numpy as np
 import torch
 from mmdet.utils import get_test_pipeline_cfg
 from mmdet.visualization import DetLocalVisualizer
+from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DATASETS, DefaultScope
+from mmengine.structures import BaseDataElement
 from mmpretrain.visualization import UniversalVisualizer
 
 from mmadder.checkpoints.classes import trained_classes
 from mmadder.checkpoints.state_dict import load_pretrained, read_checkpoint
 from mmadder.datasets.loading import CheckedLoadImageFromFile
 from mmadder.errors import InputError
-from mmadder.files import require_file
+from mmadder.files import require_file, whole_file
 from mmadder.inference import empty_quantized, is_quantized
 from mmadder.models import build_model
 from mmadder.reporting.figures import COLOURS
@@ -30,16 +32,17 @@ class Demo:
     """A detector or classifier for single pictures.
 
     Args:
-        cfg (Config): of MMDetection or MMPretrain, with a test dataset; its
+        cfg: of MMDetection or MMPretrain, with a test dataset; its
             data need not be there.
-        checkpoint (str): file; every key must fit the config.
-        device (str): such as 'cpu' or 'cuda:0'.
+        checkpoint: file; every key must fit the config.
+        device: such as 'cpu' or 'cuda:0'.
     Raises:
         InputError: the config is of another kind, or the checkpoint does not
             fit.
     """
 
-    def __init__(self, cfg, checkpoint, device='cpu'):
+    def __init__(self, cfg: Config, checkpoint: str,
+                 device: str = 'cpu') -> None:
         self.scope = cfg.get('default_scope')
         if self.scope not in ('mmdet', 'mmpretrain'):
             raise InputError('the config must be of MMDetection or '
@@ -61,7 +64,7 @@ class Demo:
             classes=self.classes, palette=meta.get('palette') or _palette(
                 len(self.classes or ())))
 
-    def predict(self, path):
+    def predict(self, path: str | Path) -> BaseDataElement:
         """Return the data sample that the model makes of a picture file.
 
         Raises:
@@ -71,24 +74,30 @@ class Demo:
             data = self.pipeline(dict(img_path=str(path), img_id=0))
             return self.model.test_step(pseudo_collate([data]))[0].cpu()
 
-    def draw(self, path, out, score_thr=0.3):
-        """Write a picture with boxes, or with its class.
+    def draw(self, path: str | Path, out: str | Path,
+             score_thr: float = 0.3) -> str:
+        """Write a picture with boxes, or with its class, whole or not at all.
 
         Args:
-            path (str | Path): picture.
-            out (str | Path): file to write.
-            score_thr (float): least score of a box.
+            path: picture.
+            out: file to write.
+            score_thr: least score of a box.
         Returns:
-            str: the number of boxes, or class and score.
+            the number of boxes, or class and score.
         Raises:
             InputError: the file is missing or no picture.
         """
         image = mmcv.bgr2rgb(self.loader(dict(img_path=str(path)))['img'])
         sample = self.predict(path)
-        if self.scope == 'mmdet':
-            return self._draw_boxes(image, sample, str(out), score_thr)
+        with whole_file(out) as partial:
+            if self.scope == 'mmdet':
+                return self._draw_boxes(image, sample, str(partial),
+                                        score_thr)
+            return self._draw_class(image, sample, str(partial))
+
+    def _draw_class(self, image, sample, out):
         UniversalVisualizer().visualize_cls(
-            image, sample, self.classes, draw_gt=False, out_file=str(out),
+            image, sample, self.classes, draw_gt=False, out_file=out,
             resize=max(SIDE, min(image.shape[:2])))
         label = int(sample.pred_label)
         name = self.classes[label] if self.classes else f'class {label}'
@@ -140,7 +149,7 @@ class _LoadAsDataset:
         return results
 
 
-def find_pictures(path):
+def find_pictures(path: str | Path) -> list[Path]:
     """Return the picture file, or those of a folder in order of names.
 
     Raises:

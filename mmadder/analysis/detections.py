@@ -1,10 +1,14 @@
 """What a detector found, compared with the annotations."""
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mmengine
 import numpy as np
 from mmdet.evaluation.functional import bbox_overlaps, eval_map
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, init_default_scope
 
 from mmadder.errors import InputError
@@ -26,22 +30,20 @@ class Detections:
         annotations: dicts of ``bboxes`` (M, 4), ``labels`` (M,) and
             ``ignored`` (M,), true for difficult objects.
     """
-    classes: tuple
-    paths: list
-    predictions: list
-    annotations: list
+    classes: tuple[str, ...]
+    paths: list[str]
+    predictions: list[dict[str, np.ndarray]]
+    annotations: list[dict[str, np.ndarray]]
 
 
-def load_detections(config, results):
+def load_detections(config: Config, results: str | Path) -> Detections:
     """Join a results file with the annotations of the config's test set.
 
     Args:
-        config (Config): with ``test_dataloader`` of VOC-style data.
-        results (str | Path): pickle written by ``tools/test.py --out``.
-
+        config: with ``test_dataloader`` of VOC-style data.
+        results: pickle written by ``tools/test.py --out``.
     Returns:
-        Detections: in the order of the results.
-
+        in the order of the results.
     Raises:
         InputError: the file is missing, or is of other pictures.
     """
@@ -53,18 +55,18 @@ def load_detections(config, results):
     return join_annotations(dataset, mmengine.load(results), results)
 
 
-def join_annotations(dataset, samples, name):
+def join_annotations(dataset: BaseDataset,
+                     samples: Sequence[Mapping[str, Any]],
+                     name: str | Path) -> Detections:
     """Join predictions with the annotations of their pictures.
 
     Args:
-        dataset (BaseDetDataset): VOC, COCO, or another with boxes.
-        samples (list of dict): ``img_id`` and ``pred_instances`` of each
-            picture, in any order.
-        name (str | Path): of the samples, for the error.
-
+        dataset: VOC, COCO, or another with boxes.
+        samples: ``img_id`` and ``pred_instances`` of each picture, in any
+            order.
+        name: of the samples, for the error.
     Returns:
-        Detections: in the order of the samples.
-
+        in the order of the samples.
     Raises:
         InputError: the samples are of other pictures, or the dataset has no
             boxes.
@@ -116,16 +118,17 @@ def _annotation(instances):
                          dtype=bool))
 
 
-def average_precision(detections, iou_thr=0.5, eval_mode='11points'):
+def average_precision(
+        detections: Detections, iou_thr: float = 0.5,
+        eval_mode: str = '11points') -> tuple[float, list[dict[str, Any]]]:
     """PASCAL VOC average precision, as mmdet's VOCMetric computes it.
 
     Args:
-        detections (Detections)
-        iou_thr (float): overlap from which a box is found.
-        eval_mode (str): '11points' (VOC07) or 'area'.
-
+        detections: of the test set.
+        iou_thr: overlap from which a box is found.
+        eval_mode: '11points' (VOC07) or 'area'.
     Returns:
-        tuple: mAP over the classes that have objects, and for each class a
+        mAP over the classes that have objects, and for each class a
         dict of ``name``, ``ap``, ``objects``, ``detections``, ``recall`` and
         ``precision``, the last two (detections,) by falling score.
     """
@@ -150,7 +153,8 @@ def average_precision(detections, iou_thr=0.5, eval_mode='11points'):
         for name, row in zip(detections.classes, rows)]
 
 
-def confusion_matrix(detections, score_thr=0.5, iou_thr=0.5):
+def confusion_matrix(detections: Detections, score_thr: float = 0.5,
+                     iou_thr: float = 0.5) -> np.ndarray:
     """Count which class was taken for which.
 
     Boxes that score at least ``score_thr`` are matched with objects by
@@ -159,12 +163,11 @@ def confusion_matrix(detections, score_thr=0.5, iou_thr=0.5):
     (last row). Ignored objects absorb a box without counting.
 
     Args:
-        detections (Detections)
-        score_thr (float): in [0, 1].
-        iou_thr (float): least overlap of a match.
-
+        detections: of the test set.
+        score_thr: in [0, 1].
+        iou_thr: least overlap of a match.
     Returns:
-        ndarray: (classes + 1, classes + 1) integers, rows true classes.
+        (classes + 1, classes + 1) integers, rows true classes.
     """
     size = len(detections.classes) + 1
     matrix = np.zeros((size, size), dtype=np.int64)

@@ -9,7 +9,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner.loops import BaseLoop
 
 from mmadder.errors import InputError
-from mmadder.reporting.figures import read_scalars
+from mmadder.runs.scalars import read_scalars
 
 from .detection_report import run_facts, write_report
 from .detections import join_annotations
@@ -37,12 +37,12 @@ class DetectionReportHook(Hook):
     the run is worth more.
 
     Args:
-        enable (bool): False, no report.
+        enable: False, no report.
     """
 
     priority = 'LOWEST'  # after the logger, whose curves it reads
 
-    def __init__(self, enable=True):
+    def __init__(self, enable: bool = True) -> None:
         self.enable = enable
         self.boxes = BoxCollector()
 

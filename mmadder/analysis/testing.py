@@ -1,9 +1,15 @@
 """Test a model again and again, and measure its batch norms anew."""
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
 import numpy as np
 import torch
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 from mmengine.evaluator import Evaluator
 from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
+from torch import nn
 
 from mmadder.errors import InputError
 from mmadder.statistics import reestimate_statistics
@@ -13,15 +19,16 @@ class TestSet:
     """The config's test images and metrics, evaluated again and again.
 
     Args:
-        cfg (Config): of MMPretrain or MMDetection.
-        images (int, optional): a random choice of so many; default: all.
-        seed (int): of the choice.
+        cfg: of MMPretrain or MMDetection.
+        images: a random choice of so many; default: all.
+        seed: of the choice.
     Raises:
         InputError: there are fewer images, or a metric needs all of them.
     """
     __test__ = False  # no test case for pytest
 
-    def __init__(self, cfg, images=None, seed=0):
+    def __init__(self, cfg: Config, images: int | None = None,
+                 seed: int = 0) -> None:
         self.scope = cfg.get('default_scope', 'mmengine')
         loader = dict(cfg.test_dataloader)
         with DefaultScope.overwrite_default_scope(self.scope):
@@ -34,18 +41,20 @@ class TestSet:
         self.evaluator.dataset_meta = getattr(
             self.loader.dataset, 'metainfo', None)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.loader.dataset)
 
     @torch.no_grad()
-    def evaluate(self, model, progress=iter):
+    def evaluate(self, model: nn.Module,
+                 progress: Callable[[Iterable], Iterable] = iter,
+                 ) -> dict[str, float]:
         """Test a model.
 
         Args:
-            model (nn.Module): put into evaluation mode.
-            progress (callable): wraps the iterable of batches.
+            model: put into evaluation mode.
+            progress: wraps the iterable of batches.
         Returns:
-            dict[str, float]: the metrics.
+            the metrics.
         """
         model.eval()
         with DefaultScope.overwrite_default_scope(self.scope):
@@ -55,7 +64,7 @@ class TestSet:
             return self.evaluator.evaluate(len(self))
 
 
-def test_batch(cfg, images, seed=0):
+def test_batch(cfg: Config, images: int, seed: int = 0) -> dict[str, Any]:
     """Load a random choice of test images as one batch."""
     with DefaultScope.overwrite_default_scope(
             cfg.get('default_scope', 'mmengine')):
@@ -69,11 +78,12 @@ def test_batch(cfg, images, seed=0):
 test_batch.__test__ = False
 
 
-def training_batches(cfg, count, seed=0):
+def training_batches(cfg: Config, count: int,
+                     seed: int = 0) -> list[dict[str, Any]]:
     """Load the first batches of the training, augmented as there.
 
     Returns:
-        list: ``count`` batches, or all if there are fewer.
+        ``count`` batches, or all if there are fewer.
     """
     loader = dict(cfg.train_dataloader, num_workers=0,
                   persistent_workers=False)
@@ -85,14 +95,15 @@ def training_batches(cfg, count, seed=0):
         return [batch for _, batch in zip(range(count), loader)]
 
 
-def reestimate_on_batches(model, batches, progress=iter):
+def reestimate_on_batches(
+        model: nn.Module, batches: Sequence[dict[str, Any]],
+        progress: Callable[[Iterable], Iterable] = iter) -> None:
     """Estimate the statistics of batch norms anew, on training batches.
 
     Args:
-        model (nn.Module): of MMPretrain or MMDetection; in evaluation mode
-            afterwards.
-        batches (list): of :func:`training_batches`.
-        progress (callable): wraps the iterable of batches.
+        model: of MMPretrain or MMDetection; in evaluation mode afterwards.
+        batches: of :func:`training_batches`.
+        progress: wraps the iterable of batches.
     Raises:
         InputError: the model has no batch norm that tracks statistics.
     """
@@ -104,7 +115,7 @@ def reestimate_on_batches(model, batches, progress=iter):
     reestimate_statistics(model, progress(batches), forward)
 
 
-def subset(dataset, images, seed=0):
+def subset(dataset: BaseDataset, images: int, seed: int = 0) -> BaseDataset:
     """Choose random images of a dataset, in its order.
 
     Raises:

@@ -13,9 +13,13 @@ Arguments are floats, arrays or tensors of float64 with one shape.
 import math
 
 import numpy as np
+import torch
+
+# Floats, arrays or tensors: what an equation takes it returns.
+Number = float | np.ndarray | torch.Tensor
 
 
-def rectified_mean(sigma):
+def rectified_mean(sigma: Number) -> Number:
     """Eq. 4: mean of max(0, z), z from N(0, sigma^2): sigma / sqrt(2 pi).
 
     Exact. A shortcut that is added before the ReLU, or a batch norm with a
@@ -24,12 +28,12 @@ def rectified_mean(sigma):
     return sigma / math.sqrt(2 * math.pi)
 
 
-def rectified_var(sigma):
+def rectified_var(sigma: Number) -> Number:
     """Eq. 5: variance of max(0, z), sigma^2 (1/2 - 1 / (2 pi)). Exact."""
     return sigma**2 * (0.5 - 0.5 / math.pi)
 
 
-def difference(sigma, mu, b):
+def difference(sigma: Number, mu: Number, b: Number) -> tuple[Number, Number]:
     """Text before Eq. 6: x - W as a Laplace distribution.
 
     Mean and variance are exact, the shape is not: x - W is Laplace only in
@@ -42,7 +46,7 @@ def difference(sigma, mu, b):
     return tau, np.sqrt(b**2 + rectified_var(sigma) / 2)
 
 
-def folded_moments(tau, scale):
+def folded_moments(tau: Number, scale: Number) -> tuple[Number, Number]:
     """Exact mean and variance of abs(z), z from a Laplace distribution.
 
     Not in the paper: what Eq. 7 and 8 bound.
@@ -57,7 +61,7 @@ def folded_moments(tau, scale):
     return mean, tau**2 + 2 * scale**2 - mean**2
 
 
-def output_mean_bound(n, tau, scale):
+def output_mean_bound(n: Number, tau: Number, scale: Number) -> Number:
     """Eq. 7: a lower bound of the output's mean, -n (B + abs(tau)).
 
     Holds if E abs(x - W - tau) <= B. A Laplace distribution has B, a normal
@@ -67,7 +71,7 @@ def output_mean_bound(n, tau, scale):
     return -n * (scale + abs(tau))
 
 
-def output_var_bound(n, tau, scale):
+def output_var_bound(n: Number, tau: Number, scale: Number) -> Number:
     """Eq. 8: a lower bound of the output's variance, n (B^2 - 2 abs(tau) B).
 
     The algebra is right, but for weights that are drawn anew for each output.
@@ -79,7 +83,7 @@ def output_var_bound(n, tau, scale):
     return n * (scale**2 - 2 * abs(tau) * scale)
 
 
-def channel_var_bound(n, input_var):
+def channel_var_bound(n: Number, input_var: Number) -> Number:
     """Upper bound of the variance that batch norm sees: n Var(x).
 
     Not in the paper. abs(x - w) is 1-Lipschitz in x, so its variance is at
@@ -89,7 +93,8 @@ def channel_var_bound(n, input_var):
     return n * input_var
 
 
-def normalize_with_bounds(y, n, tau, scale, gamma=1., beta=0.):
+def normalize_with_bounds(y: Number, n: Number, tau: Number, scale: Number,
+                          gamma: Number = 1., beta: Number = 0.) -> Number:
     """Eq. 9: batch norm with Eq. 7 and 8 in place of mean and variance.
 
     Bounds stand in for moments, so the output has neither mean beta nor
@@ -106,30 +111,31 @@ def normalize_with_bounds(y, n, tau, scale, gamma=1., beta=0.):
         var) + beta
 
 
-def disturbance_cnn(weight, delta):
+def disturbance_cnn(weight: Number, delta: Number) -> Number:
     """Eq. 13: change of a convolution's output when x becomes x - delta.
 
     Args:
-        weight, delta (ndarray): (..., n).
+        weight, delta: (..., n).
     Returns:
-        ndarray: (...). Exact.
+        (...). Exact.
     """
     return (-delta * weight).sum(-1)
 
 
-def disturbance_ann(input, weight, delta):
+def disturbance_ann(input: Number, weight: Number, delta: Number) -> Number:
     """Eq. 13: change of an adder's output when x becomes x - delta.
 
     Args:
-        input, weight, delta (ndarray): (..., n).
+        input, weight, delta: (..., n).
     Returns:
-        ndarray: (...). Exact; each tap gives +-abs(delta) where delta does
+        (...). Exact; each tap gives +-abs(delta) where delta does
         not reach past the weight, and less where it does.
     """
     return (abs(input - weight) - abs(input - delta - weight)).sum(-1)
 
 
-def disturbance_var_cnn(n, delta_sigma, weight_mean, weight_var):
+def disturbance_var_cnn(n: Number, delta_sigma: Number, weight_mean: Number,
+                        weight_var: Number) -> Number:
     """Eq. 14, first line: n s^2 (Var W + E[W]^2), s = delta_sigma.
 
     Exact for independent delta of mean 0.
@@ -137,7 +143,7 @@ def disturbance_var_cnn(n, delta_sigma, weight_mean, weight_var):
     return n * delta_sigma**2 * (weight_var + weight_mean**2)
 
 
-def disturbance_var_ann(n, delta_sigma):
+def disturbance_var_ann(n: Number, delta_sigma: Number) -> Number:
     """Eq. 14, second line: n s^2 (1 - 2 / pi).
 
     Only for a delta whose every tap has the sign of x - W; the output then
@@ -147,12 +153,12 @@ def disturbance_var_ann(n, delta_sigma):
     return n * delta_sigma**2 * (1 - 2 / math.pi)
 
 
-def aligned_shift(n, delta_sigma):
+def aligned_shift(n: Number, delta_sigma: Number) -> Number:
     """Mean shift of an adder under aligned delta: n s sqrt(2 / pi)."""
     return n * delta_sigma * math.sqrt(2 / math.pi)
 
 
-def random_disturbance_var_ann(n, delta_sigma):
+def random_disturbance_var_ann(n: Number, delta_sigma: Number) -> Number:
     """Variance of an adder's change under random delta: n s^2.
 
     The change of each tap is -sign(x - W) delta, for delta smaller than
@@ -161,7 +167,8 @@ def random_disturbance_var_ann(n, delta_sigma):
     return n * delta_sigma**2
 
 
-def next_disturbance_var(disturbance_var, output_var):
+def next_disturbance_var(disturbance_var: Number,
+                         output_var: Number) -> Number:
     """Eq. 15: variance of the disturbance behind batch norm.
 
     Args:
@@ -172,7 +179,9 @@ def next_disturbance_var(disturbance_var, output_var):
     return disturbance_var / output_var
 
 
-def normalize_disturbed(y, n, tau, scale, delta_mean, gamma=1., beta=0.):
+def normalize_disturbed(y: Number, n: Number, tau: Number, scale: Number,
+                        delta_mean: Number, gamma: Number = 1.,
+                        beta: Number = 0.) -> Number:
     """Eq. 16: Eq. 9 when x has become x - delta.
 
     tau becomes tau - E[delta] in both bounds. Limits are those of Eq. 9; the

@@ -1,31 +1,47 @@
 """Eq. 4-9 and 13-16 of the paper beside simulation and trained networks."""
 import math
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
+from mmengine.config import Config
+from torch import nn
 
+from mmadder.engine.statistics_hook import Recorder
 from mmadder.errors import InputError
 from mmadder.layers import AdderConv2d
 from mmadder.models import build_model
+from mmadder.runs.recording import Recording
 
 from . import variance as eq
 
+Table = tuple[tuple, list[tuple]]  # header and rows
+
 SMALL = 1e-12
+COLUMNS = (  # title, measured, formula
+    ('mean of x', 'input_mean', 'input_mean_eq4'),
+    ('variance of x', 'input_var', 'input_var_eq5'),
+    ('mean of y', 'output_mean', 'output_mean_eq7'),
+    ('variance of y, all', 'pooled_var', 'pooled_var_eq8'),
+    ('one channel', 'channel_var', 'channel_var_bound'))
 FEW = 4  # channels, or inputs, that are looked at tap by tap
 
 
-def simulate_layer(n, sigma, mu, b, channels=256, samples=2000,
-                   delta_sigma=0.1, seed=0):
+def simulate_layer(n: int, sigma: float, mu: float, b: float,
+                   channels: int = 256, samples: int = 2000,
+                   delta_sigma: float = 0.1,
+                   seed: int = 0) -> list[dict[str, Any]]:
     """Draw inputs and weights as the paper assumes, and measure the outputs.
 
     Args:
-        n (int): taps.
-        sigma, mu, b (float): x = max(0, N(0, sigma^2)), W from
+        n: taps.
+        sigma, mu, b: x = max(0, N(0, sigma^2)), W from
             Laplace(mu, b), all independent.
-        channels, samples (int): filters, and inputs to each of them.
-        delta_sigma (float): of a random disturbance of x.
-        seed (int)
+        channels, samples: filters, and inputs to each of them.
+        delta_sigma: of a random disturbance of x.
+        seed: of what is drawn.
     Returns:
-        list[dict]: rows of ``name``, ``formula``, ``measured`` and ``note``;
+        rows of ``name``, ``formula``, ``measured`` and ``note``;
         those of Eq. 9 and 16 only where Eq. 8 is positive.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -103,14 +119,14 @@ def _normalized_rows(x, weight, output, n, tau, scale, shift):
              'takes n E[delta] off; outputs move by less')]
 
 
-def study_layer(entry, taps):
+def study_layer(entry: Mapping[str, Any], taps: int) -> dict[str, Any]:
     """Compare one layer's statistics with Eq. 4-8.
 
     Args:
-        entry (dict): one layer in a record of ``StatisticsHook``.
-        taps (int): n.
+        entry: one layer in a record of ``StatisticsHook``.
+        taps: n.
     Returns:
-        dict: measured values beside the formulas'. ``sigma`` is fitted to
+        measured values beside the formulas'. ``sigma`` is fitted to
         the second moment of the input, so that Eq. 4 and 5 are tested by how
         it splits into mean and variance. Eq. 7 and 8 take the layer's own
         first two moments of input and weight.
@@ -136,14 +152,15 @@ def study_layer(entry, taps):
         pooled_var_laplace=taps * folded_var)
 
 
-def study_record(record, taps):
+def study_record(record: Mapping[str, Any],
+                 taps: Mapping[str, int]) -> dict[str, dict[str, Any]]:
     """Compare all adder layers of a record with Eq. 4-8.
 
     Args:
-        record (dict): with ``layers``, as ``StatisticsHook`` writes them.
-        taps (dict[str, int]): of :func:`count_taps`.
+        record: with ``layers``, as ``StatisticsHook`` writes them.
+        taps: of :func:`count_taps`.
     Returns:
-        dict[str, dict]: of :func:`study_layer` by layer; layers with values
+        of :func:`study_layer` by layer; layers with values
         that are not finite are left out.
     Raises:
         InputError: the record has no adder layers, or the model other ones.
@@ -164,26 +181,36 @@ def study_record(record, taps):
             if all(entry.get(key) is not None for key in needed)}
 
 
-def count_taps(model):
-    """Terms of the sum in each adder layer, n = C_in / groups * K_h * K_w.
+def study_model(model: nn.Module,
+                run: Callable[[], Any]) -> dict[str, dict[str, Any]]:
+    """Compare the adder layers of a model with Eq. 4-8.
 
     Args:
-        model (nn.Module)
+        model: in evaluation mode.
+        run: passes a batch through the model.
     Returns:
-        dict[str, int]: by module name.
+        of :func:`study_record`.
     """
+    recorder = Recorder(model, histograms=False)
+    with torch.no_grad():
+        run()
+    layers, _ = recorder.close()
+    return study_record(dict(layers=layers), count_taps(model))
+
+
+def count_taps(model: nn.Module) -> dict[str, int]:
+    """Terms of the sum in each adder layer, n = C_in / groups * K_h * K_w."""
     return {name: module.weight[0].numel()
             for name, module in model.named_modules()
             if isinstance(module, AdderConv2d)}
 
 
-def taps_of_run(recording):
+def taps_of_run(recording: Recording) -> dict[str, int]:
     """Count taps with the config that MMEngine keeps beside a recording.
 
     Raises:
         InputError: it is not there.
     """
-    from mmengine.config import Config
     configs = sorted(recording.path.glob('*/vis_data/config.py'))
     if not configs:
         raise InputError(f'no vis_data/config.py in {recording.path}: give '
@@ -192,7 +219,9 @@ def taps_of_run(recording):
 
 
 @torch.no_grad()
-def measure_disturbance(model, run, ratio=0.1, seed=0):
+def measure_disturbance(model: nn.Module, run: Callable[[], Any],
+                        ratio: float = 0.1,
+                        seed: int = 0) -> dict[str, dict[str, float]]:
     """Disturb the input of each adder layer, and look at its output.
 
     Only the layer itself sees the disturbance, so that each layer's formula
@@ -200,13 +229,13 @@ def measure_disturbance(model, run, ratio=0.1, seed=0):
     are left out where there are others.
 
     Args:
-        model (nn.Module)
-        run (callable): passes a batch through the model.
-        ratio (float): deviation of the random disturbance, in units of that
-            of the layer's input.
-        seed (int)
+        model: of any kind, with adder layers.
+        run: passes a batch through the model.
+        ratio: deviation of the random disturbance, in units of that of the
+            layer's input.
+        seed: of the disturbance.
     Returns:
-        dict[str, dict]: by layer: ``delta_sigma``; ``eq14``, variance of the
+        by layer: ``delta_sigma``; ``eq14``, variance of the
         output's change after Eq. 14; ``random``, for delta independent of
         the weights; ``measured``; the same behind batch norm, Eq. 15:
         ``next_eq15``, ``next_measured``.
@@ -237,6 +266,29 @@ def measure_disturbance(model, run, ratio=0.1, seed=0):
         for handle in handles:
             handle.remove()
     return found
+
+
+def table_of_layers(layers: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return header and rows of what :func:`study_record` found."""
+    titles = [part for title, *_ in COLUMNS for part in (title, '/ formula')]
+    return ('layer', 'n', *titles), [
+        (name, row['taps'], *(_bound(key, row[key])
+                              for _, *keys in COLUMNS for key in keys))
+        for name, row in layers.items()]
+
+
+def _bound(key, value):
+    """A bound of a variance that is not positive says nothing."""
+    return None if key == 'pooled_var_eq8' and value <= 0 else value
+
+
+def table_of_disturbances(layers: Mapping[str, Mapping[str, float]]) -> Table:
+    """Return header and rows of what :func:`measure_disturbance` found."""
+    return ('layer', 'delta', 'variance', '/ Eq. 14', '/ n s^2', 'behind BN',
+            '/ Eq. 15'), [
+        (name, *(row[key] for key in (
+            'delta_sigma', 'measured', 'eq14', 'random', 'next_measured',
+            'next_eq15'))) for name, row in layers.items()]
 
 
 def _disturbance(layer, sigma, change, output):

@@ -1,0 +1,1 @@
+"""What trainings leave in their work directories, read and shown."""

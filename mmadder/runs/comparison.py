@@ -1,56 +1,67 @@
 """Several trainings side by side: curves, final figures, stability."""
-import json
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mmadder.errors import InputError
-from mmadder.reporting.figures import COLOURS, plot_comparison
+from mmadder.files import write_json, write_text
+from mmadder.reporting.figures import colours_of, save_figure
+from mmadder.reporting.tables import markdown_table
+from mmadder.text import shorten
 
-from .run import choose_metric, read_run, require_metric
+from .metrics import (
+    PERCENT,
+    best,
+    choose_metric,
+    is_loss,
+    metrics_of,
+    worsening,
+)
+from .pictures import plot_comparison
+from .run import Run, read_run
 
 SMOOTHING = 25  # a moving average over one 25th of the training
 FIGURES = ('final', 'best', 'mean_change', 'largest_drop', 'loss', 'minutes')
-HEADER = ('final', 'best', 'mean change', 'largest drop', 'loss at the end',
-          'minutes')
+SEEDS = 'seeds of one configuration are one: NAME=DIR,DIR'
 
 
-def write_comparison(out, groups, metric=None):
+def write_comparison(out: str | Path,
+                     groups: Mapping[str, Sequence[str | Path]],
+                     metric: str | None = None) -> tuple[str, list[Path]]:
     """Write ``comparison.png``, ``comparison.md`` and ``comparison.json``.
 
     Args:
-        out (str | Path): folder, made if needed.
-        groups (dict): name to a list of work directories, one for each seed.
-        metric (str, optional): validation metric, found if not given.
+        out: folder, made if needed.
+        groups: name to work directories, one for each seed.
+        metric: validation metric, found if not given.
     Returns:
-        tuple: the Markdown text, and the paths written.
+        the Markdown text, and the paths written.
     Raises:
         InputError: more groups than colours, a folder without run, no common
             metric, or other classes in one of them.
     """
-    if len(groups) > len(COLOURS):
-        raise InputError(f'{len(groups)} runs are too many for one figure, '
-                         f'at most {len(COLOURS)} can be told apart; seeds '
-                         'of one configuration are one: NAME=DIR,DIR')
+    colours_of(groups, advice=SEEDS)  # before the runs are read
     result = compare({name: [read_run(folder) for folder in folders]
                       for name, folders in groups.items()}, metric)
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    paths = [out / f'comparison.{suffix}' for suffix in ('png', 'md', 'json')]
-    plot_comparison(result).savefig(paths[0])
     text = markdown(result)
-    paths[1].write_text(text, encoding='utf-8')
-    paths[2].write_text(json.dumps(result, indent=1))
+    paths = [Path(out) / f'comparison.{suffix}'
+             for suffix in ('png', 'md', 'json')]
+    save_figure(plot_comparison(result), paths[0])
+    write_text(paths[1], text)
+    write_json(paths[2], result)
     return text, paths
 
 
-def compare(groups, metric=None):
+def compare(groups: Mapping[str, Sequence[Run]],
+            metric: str | None = None) -> dict[str, Any]:
     """Compute what figure and table show.
 
     Args:
-        groups (dict): name to a list of Run, one for each seed.
-        metric (str, optional): validation metric, higher is better.
+        groups: name to runs, one for each seed.
+        metric: validation metric, found if not given.
     Returns:
         dict: ``metric``, ``step`` ('epoch' or 'iteration'), ``notes`` (what
         makes the runs hard to compare) and ``runs``, for each name a dict
@@ -63,11 +74,8 @@ def compare(groups, metric=None):
     """
     runs = {(name, run.folder): run
             for name, seeds in groups.items() for run in seeds}
-    validations = {f'{name} ({folder})': run.val
-                   for (name, folder), run in runs.items()}
-    if metric is None:
-        metric = choose_metric(validations)
-    require_metric(validations, metric)
+    metric = choose_metric({f'{name} ({folder})': metrics_of(run.val)
+                            for (name, folder), run in runs.items()}, metric)
     _require_same_classes(runs)
     return dict(
         metric=metric, step=next(iter(runs.values())).step_name,
@@ -76,36 +84,34 @@ def compare(groups, metric=None):
         notes=_notes(runs))
 
 
-def measure(run, metric):
+def measure(run: Run, metric: str) -> dict[str, Any]:
     """Return the figures of one run.
 
     Stability is that of the evaluations in the second half of the training:
     ``mean_change``, the mean absolute difference between one and the next,
-    and ``largest_drop`` from one to the next, 0 if there is none. Both are
-    None if the half has fewer than two evaluations.
+    and ``largest_drop`` from one to the next (of a loss: its largest rise),
+    0 if there is none. Both are None if the half has fewer than two
+    evaluations.
 
-    Args:
-        run (Run)
-        metric (str): higher is better.
     Returns:
         dict: those, ``folder``, ``final`` and ``best`` metric, ``best_step``,
         ``evaluations``, ``loss`` (smoothed, at the end), ``minutes`` (wall
         time; None without log) and ``class_ap``.
     """
     values = [record[metric] for record in run.val]
-    changes = np.diff(values[len(values) // 2:])
-    best = int(np.argmax(values))
+    drops = worsening(metric, values[len(values) // 2:])
+    top = best(metric, values)
     return dict(
-        folder=run.folder, final=values[-1], best=values[best],
-        best_step=run.val[best]['step'], evaluations=len(values),
-        mean_change=float(np.abs(changes).mean()) if len(changes) else None,
-        largest_drop=max(0., -float(changes.min())) if len(changes) else None,
+        folder=run.folder, final=values[-1], best=values[top],
+        best_step=run.val[top]['step'], evaluations=len(values),
+        mean_change=float(np.abs(drops).mean()) if len(drops) else None,
+        largest_drop=max(0., float(drops.max())) if len(drops) else None,
         loss=float(smooth([record['loss'] for record in run.train])[-1]),
         minutes=run.seconds / 60 or None,
         class_ap=run.class_ap(metric))
 
 
-def smooth(values, parts=SMOOTHING):
+def smooth(values: Sequence[float], parts: int = SMOOTHING) -> np.ndarray:
     """Moving average over one ``parts``-th of the values, shorter at ends."""
     values = np.asarray(values, float)
     window = np.ones(2 * (len(values) // parts // 2) + 1)
@@ -113,34 +119,34 @@ def smooth(values, parts=SMOOTHING):
             / np.convolve(np.ones_like(values), window, 'same'))
 
 
-def markdown(result):
+def markdown(result: Mapping[str, Any]) -> str:
     """Return the table of :func:`compare` as Markdown, with its legend."""
-    runs = result['runs']
-    seeds = max(len(run['seeds']) for run in runs.values())
-    share = all(run['summary']['best']['mean'] <= 1 for run in runs.values())
-    digits = dict.fromkeys(FIGURES, 3 if share else 2)  # else percent
+    runs, metric = result['runs'], result['metric']
+    drop = 'largest rise' if is_loss(metric) else 'largest drop'
+    digits = dict.fromkeys(FIGURES, 2 if metric.startswith(PERCENT) else 3)
     digits.update(loss=3, minutes=1)
-    lines = _table(
-        ('run', 'seeds', *HEADER),
+    parts = [markdown_table(
+        ('run', 'seeds', 'final', 'best', 'mean change', drop,
+         'loss at the end', 'minutes'),
         [(name, len(run['seeds']),
           *(_cell(run['summary'][key], digits[key]) for key in FIGURES))
-         for name, run in runs.items()])
+         for name, run in runs.items()])]
     names = list(dict.fromkeys(
         key for run in runs.values() for key in run['class_ap']))
     if names:
-        lines += ['', *_table(
+        parts.append(markdown_table(
             ('AP after the last evaluation', *runs),
             [(key, *(_cell(run['class_ap'].get(key))
-                     for run in runs.values())) for key in names])]
-    lines += ['', f'Metric: {result["metric"]}. Mean change and largest drop '
-              'are between one evaluation and the next, in the second half '
-              'of the training. Minutes are wall time, validation included.']
-    if seeds > 1:
-        lines[-1] += (' ± is the standard deviation over the seeds, as are '
-                      'the bars of the figure; its bands reach from the '
-                      'lowest to the highest seed.')
-    lines += [f'Note: {note}.' for note in result['notes']]
-    return '\n'.join(lines) + '\n'
+                     for run in runs.values())) for key in names]))
+    legend = (f'Metric: {metric}. Mean change and {drop} are between one '
+              'evaluation and the next, in the second half of the training. '
+              'Minutes are wall time, validation included.')
+    if max(len(run['seeds']) for run in runs.values()) > 1:
+        legend += (' ± is the standard deviation over the seeds, as are the '
+                   'bars of the figure; its bands reach from the lowest to '
+                   'the highest seed.')
+    notes = [f'Note: {note}.' for note in result['notes']]
+    return '\n\n'.join([*parts, '\n'.join([legend, *notes])]) + '\n'
 
 
 def _summarize(seeds, metric):
@@ -183,9 +189,7 @@ def _require_same_classes(runs):
     known = {key: run.classes for key, run in runs.items() if run.classes}
     if len(set(known.values())) > 1:
         raise InputError('the runs have other classes:' + ''.join(
-            f'\n  {name} ({folder}): {len(classes)}, '
-            f'{", ".join(map(str, classes[:10]))}'
-            + ', ...' * (len(classes) > 10)
+            f'\n  {name} ({folder}): {len(classes)}, {shorten(classes)}'
             for (name, folder), classes in known.items()))
 
 
@@ -210,17 +214,3 @@ def _cell(figure, digits=3):
     if figure['std'] is not None:
         text += f' ± {figure["std"]:.{digits}f}'
     return text
-
-
-def _table(head, rows):
-    """Markdown, its columns aligned for reading on a terminal too."""
-    rows = [[str(cell) for cell in row] for row in (head, *rows)]
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = ['| ' + ' | '.join(
-        cell.ljust(width) if i == 0 else cell.rjust(width)
-        for i, (cell, width) in enumerate(zip(row, widths))) + ' |'
-        for row in rows]
-    rule = '|' + '|'.join(
-        '-' * (width + 1) + ('-' if i == 0 else ':')
-        for i, width in enumerate(widths)) + '|'
-    return [lines[0], rule, *lines[1:]]

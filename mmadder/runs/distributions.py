@@ -1,10 +1,23 @@
 """Distributions of weights and features: Figures 1 and 3 of the paper."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import torch
 
 from mmadder.errors import InputError
-from mmadder.reporting.figures import ACCENT, COLOURS, INK, SECOND, subplots
+from mmadder.reporting.figures import ACCENT, INK, SECOND, colours_of, grid
 
+from .recording import Recording
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# What :func:`describe` returns.
+Description = dict[str, Any]
 TITLES = dict(
     weight='weights', filter='weights behind their norm',
     feature='features before batch norm',
@@ -13,21 +26,14 @@ TITLES = dict(
 TAIL = 1e-4
 
 
-def grid(rows, columns, width, height):
-    """Return a figure and its axes, (rows, columns), sizes in inches each."""
-    figure, axes = subplots(rows, columns,
-                            figsize=(width * columns, height * rows))
-    return figure, np.reshape(axes, (rows, columns))
-
-
-def moments(counts, edges):
+def moments(counts: np.ndarray, edges: np.ndarray) -> tuple[float, float]:
     """Mean and variance of a histogram's values, taken as bin centres.
 
     Args:
-        counts (ndarray): (B,)
-        edges (ndarray): (B + 1,), equal widths.
+        counts: (B,)
+        edges: (B + 1,), equal widths.
     Returns:
-        (float, float): variance with Sheppard's correction, not below 0.
+        the variance with Sheppard's correction, not below 0.
     """
     centres = (edges[:-1] + edges[1:]) / 2
     shares = counts / counts.sum()
@@ -37,12 +43,13 @@ def moments(counts, edges):
     return float(mean), float(max(var - width**2 / 12, 0))
 
 
-def fit(counts, edges):
+def fit(counts: np.ndarray,
+        edges: np.ndarray) -> dict[str, dict[str, float]]:
     """Fit a Laplace and a normal distribution to a histogram.
 
     Args:
-        counts (ndarray): (B,)
-        edges (ndarray): (B + 1,)
+        counts: (B,)
+        edges: (B + 1,)
     Returns:
         dict: ``laplace`` and ``gaussian``, each with ``loc``, ``scale`` (b,
         sigma), ``variance`` and ``distance``, the total variation distance
@@ -69,14 +76,14 @@ def fit(counts, edges):
     return fits
 
 
-def describe(recording, layer, quantity, step=None):
+def describe(recording: Recording, layer: str, quantity: str,
+             step: int | None = None) -> Description:
     """Numbers and histogram of a layer at one step.
 
     Args:
-        recording (Recording)
-        layer, quantity (str)
-        step (int, optional): epoch or iteration, default: the last one with
-            histograms.
+        recording: of the run.
+        layer, quantity: names, see :meth:`Recording.histogram`.
+        step: epoch or iteration, default: the last one with histograms.
     Returns:
         dict: ``step``, ``counts``, ``edges``, ``mean``, ``std`` and
         ``fits``. Mean and deviation are those of all values where the record
@@ -95,14 +102,76 @@ def describe(recording, layer, quantity, step=None):
                 std=float(var)**0.5, fits=fit(counts, edges))
 
 
-def plot_fits(panels):
+def describe_runs(
+        runs: Mapping[str, Recording], layers: Mapping[str, str],
+        quantities: Sequence[str], steps: Sequence[int] = (),
+) -> dict[str, dict[str, list[Description]]]:
+    """Describe quantities of a layer of each run.
+
+    Args:
+        runs: name to recording.
+        layers: name of the run to the layer.
+        quantities: names; of a layer without batch norm, whose features are
+            not normalized, 'normalized' has no descriptions.
+        steps: epochs or iterations, default: the last with histograms.
+    Returns:
+        by run and quantity, one for each step.
+    Raises:
+        InputError: an unknown layer or step, or nothing to describe.
+    """
+    found = {name: {
+        quantity: [describe(run, layers[name], quantity, step)
+                   for step in steps or [None]]
+        if _is_recorded(run, layers[name], quantity) else []
+        for quantity in quantities} for name, run in runs.items()}
+    if not any(chain(*(of.values() for of in found.values()))):
+        raise InputError(f'none of the layers has {" or ".join(quantities)}:'
+                         ' no batch norm follows')
+    return found
+
+
+def _is_recorded(run, layer, quantity):
+    return (quantity != 'normalized' or layer not in run.layers
+            or run.has(layer, 'normalized_var'))
+
+
+def table_of_fits(found: Mapping[str, Mapping[str, list[Description]]],
+                  unit: str = 'epoch') -> tuple[tuple, list[tuple]]:
+    """Return header and rows of what :func:`describe_runs` found."""
+    rows = [(name, quantity, one['step'], one['mean'], one['std'],
+             *(one['fits'][kind][key] for kind in ('laplace', 'gaussian')
+               for key in ('loc', 'variance', 'distance')))
+            for name, quantities in found.items()
+            for quantity, descriptions in quantities.items()
+            for one in descriptions]
+    return ('run', 'quantity', unit, 'mean', 'std', 'Laplace', 'variance',
+            'distance', 'normal', 'variance', 'distance'), rows
+
+
+def plot_runs(found: Mapping[str, Mapping[str, list[Description]]],
+              layers: Mapping[str, str], unit: str = 'epoch') -> Figure:
+    """Draw what :func:`describe_runs` found of one or of several steps."""
+    titles = {name: f'{name}: {layers[name]}' for name in found}
+    several = any(len(descriptions) > 1 for quantities in found.values()
+                  for descriptions in quantities.values())
+    if not several:
+        return plot_fits([
+            [(titles[name], quantity, next(iter(descriptions), None))
+             for quantity, descriptions in quantities.items()]
+            for name, quantities in found.items()])
+    return plot_epochs({
+        titles[name] + (f', {quantity}' if len(quantities) > 1 else ''):
+        descriptions for name, quantities in found.items()
+        for quantity, descriptions in quantities.items() if descriptions},
+        unit)
+
+
+def plot_fits(panels: Sequence[Sequence[tuple[
+        str, str, Description | None]]]) -> Figure:
     """Draw Figure 1(b)-(d): histograms with their two fits.
 
     Args:
-        panels (list[list[tuple]]): rows of (title, quantity, description of
-            :func:`describe` or None).
-    Returns:
-        Figure
+        panels: rows of (title, quantity, description).
     """
     columns = max(map(len, panels))
     figure, axes = grid(len(panels), columns, 4.3, 3.1)
@@ -138,26 +207,28 @@ def _draw_fits(axis, found):
     axis.legend(frameon=False, fontsize=8, loc='upper left')
 
 
-def plot_epochs(panels, unit='epoch', columns=None):
+def plot_epochs(panels: Mapping[str, Sequence[Description]],
+                unit: str = 'epoch') -> Figure:
     """Draw Figure 3: one layer's features, one curve per epoch.
 
     Args:
-        panels (dict[str, list[dict]]): title to descriptions of
-            :func:`describe`.
-        unit (str): what ``step`` counts.
-        columns (int, optional): panels in a row, default: at most two.
+        panels: title to descriptions.
+        unit: what ``step`` counts.
     Returns:
-        Figure: each panel has a range of its own: the legend compares.
+        each panel has a range of its own: the legend compares.
+    Raises:
+        InputError: more epochs than can be told apart.
     """
-    columns = columns or min(len(panels), 2)
+    columns = min(len(panels), 2)
     rows = -(-len(panels) // columns)
     figure, axes = grid(rows, columns, 4.4, 3.2)
     axes = axes.ravel()
     for axis, (title, found) in zip(axes, panels.items()):
-        for i, one in enumerate(found):
+        colours = colours_of([one['step'] for one in found], f'{unit}s')
+        for one in found:
+            colour = colours[one['step']]
             width = one['edges'][1] - one['edges'][0]
             density = one['counts'] / one['counts'].sum() / width
-            colour = COLOURS[i % len(COLOURS)]
             axis.stairs(density, one['edges'], color=colour, fill=True,
                         alpha=0.18)
             axis.stairs(density, one['edges'], color=colour, linewidth=1.2,
@@ -176,7 +247,7 @@ def plot_epochs(panels, unit='epoch', columns=None):
     return figure
 
 
-def spread_steps(recording, count=3):
+def spread_steps(recording: Recording, count: int = 3) -> list[int]:
     """Choose steps with histograms at equal distances, ends included."""
     if not recording.histograms:
         raise InputError(f'{recording.path} has no histograms: record with a '

@@ -1,25 +1,44 @@
 """Loss and metric over the epochs: Figures 1(a) and 2(d) of the paper."""
+from __future__ import annotations
+
 import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mmadder.errors import InputError
-from mmadder.reporting.figures import COLOURS, read_scalars
+from mmadder.reporting.figures import colours_of, grid
 
-from .distributions import grid
-from .run import METRICS
+from .metrics import (
+    METRICS,
+    TEST_LOSS,
+    best,
+    choose_metric,
+    in_percent,
+    is_loss,
+    is_metric,
+    label,
+    worsening,
+)
+from .scalars import read_scalars
 
-TEST_LOSS = 'test/cross_entropy'
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Curves = dict[str, Any]
 # The first share of the validations, in which every curve climbs.
 CLIMB = 0.2
 LEAST = 5  # points behind it that say how steady a curve is
+ROWS = 12  # of the table of points
 
 
-def read_curves(path):
+def read_curves(path: str | Path) -> Curves:
     """Read a run's curves.
 
     Args:
-        path (Path): work directory.
+        path: work directory.
     Returns:
         dict: ``unit``, 'epoch' or 'iteration'; ``train``, (step, loss)
         pairs, the mean of an epoch's logged losses; ``validation``, metric
@@ -36,7 +55,7 @@ def read_curves(path):
     curves = {}
     for record in val:
         for key, value in record.items():
-            if '/' in key and isinstance(value, (int, float)):
+            if is_metric(key, value):
                 curves.setdefault(key, []).append((record['step'], value))
     if not losses and not curves:
         raise InputError(f'{path} has no logged loss and no validation yet')
@@ -47,52 +66,24 @@ def read_curves(path):
         validation=curves)
 
 
-def choose_curve(runs, metric=None):
-    """Return test loss, accuracy or mAP, the first that all runs have.
+def choose_curve(runs: Mapping[str, Curves],
+                 metric: str | None = None) -> str:
+    """Return the metric to judge by: the test loss, else the usual one.
 
-    Args:
-        runs (dict[str, dict]): of :func:`read_curves`.
-        metric (str, optional): take this one.
     Raises:
-        InputError: a run does not have ``metric``, or there is none that all
-            have.
+        InputError: see :func:`mmadder.runs.metrics.choose_metric`.
     """
-    if metric is not None:
-        for name, run in runs.items():
-            if metric not in run['validation']:
-                raise InputError(
-                    f'run {name} has no metric {metric!r}, only '
-                    f'{", ".join(run["validation"]) or "none"}')
-        return metric
-    common = [key for key in next(iter(runs.values()))['validation']
-              if all(key in run['validation'] for run in runs.values())]
-    for key in (TEST_LOSS, *METRICS, *common):
-        if key in common:
-            return key
-    raise InputError('the runs have no validation metric in common: '
-                     + '; '.join(f'{name} has '
-                                 f'{", ".join(run["validation"]) or "none"}'
-                                 for name, run in runs.items()))
+    return choose_metric({name: list(run['validation'])
+                          for name, run in runs.items()},
+                         metric, (TEST_LOSS, *METRICS))
 
 
-def is_loss(metric):
-    """Whether less is better."""
-    return metric.endswith(('loss', 'cross_entropy'))
-
-
-def in_percent(metric, values):
-    """MMDetection's metrics are shares; MMPretrain's are percent."""
-    name = metric.rpartition('/')[2]
-    scale = 100 if 'mAP' in name or name.startswith('AP') else 1
-    return scale * np.asarray(values, dtype=float)
-
-
-def smoothness(values, less_is_better=False):
+def smoothness(metric: str, values: Sequence[float]) -> dict[str, Any]:
     """How steady a curve is, behind the first fifth of its points.
 
     Args:
-        values (sequence of float): by epoch.
-        less_is_better (bool)
+        metric: says which way is worse.
+        values: by epoch.
     Returns:
         dict: ``wobble``, mean distance of a point from the mean of its two
         neighbours, 0 for a straight line; ``worst_step``, the largest step
@@ -109,38 +100,31 @@ def smoothness(values, less_is_better=False):
     if len(kept) >= LEAST:
         found['wobble'] = float(np.mean(abs(
             kept[1:-1] - (kept[:-2] + kept[2:]) / 2)))
-        worse = np.diff(kept) * (1 if less_is_better else -1)
-        found['worst_step'] = float(max(worse.max(), 0))
+        found['worst_step'] = float(max(worsening(metric, kept).max(), 0))
     return found
 
 
-def summarize(run, metric):
+def summarize(run: Curves, metric: str) -> dict[str, Any]:
     """Numbers of one curve.
 
-    Args:
-        run (dict): of :func:`read_curves`.
-        metric (str)
     Returns:
         dict: ``last``, ``best``, ``best_step``, :func:`smoothness` and
         ``train``, the last training loss. Percent for shares.
     """
     steps, values = zip(*run['validation'][metric])
     values = in_percent(metric, values)
-    less = is_loss(metric)
-    ranked = np.where(np.isfinite(values), -values if less else values,
-                      -math.inf)
-    best = int(ranked.argmax())
+    top = best(metric, values)
     return dict(
-        last=float(values[-1]), best=float(values[best]),
-        best_step=steps[best], **smoothness(values, less),
+        last=float(values[-1]), best=float(values[top]),
+        best_step=steps[top], **smoothness(metric, values),
         train=run['train'][-1][1] if run['train'] else None)
 
 
-def loss_gap(run):
+def loss_gap(run: Curves) -> tuple[float, int] | None:
     """How many times as large as the training loss the test loss became.
 
     Returns:
-        tuple | None: (ratio, step) of the largest; None without test loss.
+        (ratio, step) of the largest; None without test loss.
     """
     train = dict(run['train'])
     ratios = [(loss / train[step], step)
@@ -149,22 +133,43 @@ def loss_gap(run):
     return max(ratios, default=None)
 
 
-def plot_losses(runs, metric):
+def table_of_points(runs: Mapping[str, Curves], metric: str,
+                    most: int = ROWS) -> tuple[tuple, list[tuple]]:
+    """Return header and rows of a metric's values, and always the last.
+
+    Args:
+        runs: of :func:`read_curves` by name.
+        metric: a validation curve of all.
+        most: rows before the last, at equal distances.
+    """
+    points = {name: dict(run['validation'][metric])
+              for name, run in runs.items()}
+    steps = sorted({step for values in points.values() for step in values})
+    shown = steps[::-(-len(steps) // most)]
+    if steps[-1] not in shown:
+        shown.append(steps[-1])
+    return (next(iter(runs.values()))['unit'], *points), [
+        (step, *(values.get(step) for values in points.values()))
+        for step in shown]
+
+
+def plot_losses(runs: Mapping[str, Curves], metric: str) -> Figure:
     """Draw training loss (dashed) and a validation curve of each run.
 
     Args:
-        runs (dict[str, dict]): of :func:`read_curves`.
-        metric (str): validation curve, the test loss for the paper's figures.
+        runs: of :func:`read_curves` by name.
+        metric: validation curve, the test loss for the paper's figures.
     Returns:
-        Figure: one panel if the metric is a loss, else two.
+        one panel if the metric is a loss, else two.
+    Raises:
+        InputError: more runs than can be told apart.
     """
     together = is_loss(metric)
     figure, axes = grid(1, 1 if together else 2, 6.4 if together else 4.6,
                         3.8)
     left, right = axes[0, 0], axes[0, -1]
     unit = next(iter(runs.values()))['unit']
-    for i, (name, run) in enumerate(runs.items()):
-        colour = COLOURS[i % len(COLOURS)]
+    for (name, run), colour in zip(runs.items(), colours_of(runs).values()):
         if run['train']:
             left.plot(*zip(*run['train']), '--' if together else '-',
                       color=colour, linewidth=1,
@@ -179,7 +184,7 @@ def plot_losses(runs, metric):
         limit = _loss_limit(runs, metric)
         left.set_ylim(0, limit)
     else:
-        right.set_ylabel(metric)
+        right.set_ylabel(label(metric))
     left.legend(frameon=False, fontsize=8)
     return figure
 

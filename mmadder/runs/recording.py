@@ -3,7 +3,9 @@ import difflib
 import json
 import math
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,16 +19,17 @@ class Recording:
     """Statistics of the layers of one run, iteration by iteration.
 
     Args:
-        path (Path): the work directory, for errors.
-        records (list[dict]): of the hook, by rising iteration.
-        histograms (dict[int, Path]): files by epoch or iteration.
-        unit (str): 'epoch' or 'iteration', what histograms and curves count.
+        path: the work directory, for errors.
+        records: of the hook, by rising iteration.
+        histograms: files by epoch or iteration.
+        unit: 'epoch' or 'iteration', what histograms and curves count.
     Attributes:
         layers (list[str]): names in the order in which the model runs.
         steps (list[int]): epoch or iteration of each record.
     """
 
-    def __init__(self, path, records, histograms, unit):
+    def __init__(self, path: Path, records: list[dict[str, Any]],
+                 histograms: Mapping[int, Path], unit: str) -> None:
         self.path, self.records, self.unit = path, records, unit
         self.histograms = histograms
         self.steps = [record['epoch' if unit == 'epoch' else 'iter']
@@ -34,22 +37,22 @@ class Recording:
         self.layers = list(dict.fromkeys(
             name for record in records for name in record['layers']))
 
-    def kind(self, layer):
+    def kind(self, layer: str) -> str:
         """Return 'adder' or 'conv'."""
         return self._entries(layer)[-1]['kind']
 
-    def adders(self):
+    def adders(self) -> list[str]:
         """Names of the adder layers."""
         return [name for name in self.layers if self.kind(name) == 'adder']
 
-    def series(self, layer, key):
+    def series(self, layer: str, key: str) -> np.ndarray:
         """One statistic over the training.
 
         Args:
-            layer (str): module name, as 'backbone.layer1.0.conv1'.
-            key (str): statistic, as 'weight_var'.
+            layer: module name, as 'backbone.layer1.0.conv1'.
+            key: statistic, as 'weight_var'.
         Returns:
-            ndarray: (len(steps),) float64; NaN where it was not finite or
+            (len(steps),) float64; NaN where it was not finite or
             not recorded.
         Raises:
             InputError: no such layer, or the layer never has the statistic.
@@ -64,19 +67,32 @@ class Recording:
                              f'{", ".join(known)}')
         return np.array([_number(entry.get(key)) for entry in entries])
 
-    def has(self, layer, key):
+    def record_at(self, step: int | None = None) -> dict[str, Any]:
+        """Return the record of an epoch or iteration, default: the last.
+
+        Raises:
+            InputError: there is none.
+        """
+        step = self.steps[-1] if step is None else step
+        if step not in self.steps:
+            raise InputError(f'{self.path} has no record of {self.unit} '
+                             f'{step}, only of {_ranges(self.steps)}')
+        return self.records[self.steps.index(step)]
+
+    def has(self, layer: str, key: str) -> bool:
         """Whether a statistic of a layer was ever recorded."""
         return any(key in entry for entry in self._entries(layer))
 
-    def histogram(self, layer, quantity, step=None):
+    def histogram(self, layer: str, quantity: str, step: int | None = None,
+                  ) -> tuple[np.ndarray, np.ndarray]:
         """Counts of a layer's values in 100 bins.
 
         Args:
-            layer (str)
-            quantity (str): 'weight', 'filter', 'feature' or 'normalized'.
-            step (int, optional): epoch or iteration, default: the last.
+            layer: module name.
+            quantity: 'weight', 'filter', 'feature' or 'normalized'.
+            step: epoch or iteration, default: the last.
         Returns:
-            (ndarray, ndarray): counts (B,) and edges (B + 1,).
+            counts (B,) and edges (B + 1,).
         Raises:
             InputError: no such layer, quantity or step, or a damaged file.
         """
@@ -106,7 +122,7 @@ class Recording:
             f'{", ".join(known) or "nothing"}: values were not finite, or '
             'no batch norm follows')
 
-    def has_histogram(self, layer, quantity, step):
+    def has_histogram(self, layer: str, quantity: str, step: int) -> bool:
         """Whether :meth:`histogram` has something to give."""
         try:
             self.histogram(layer, quantity, step)
@@ -114,7 +130,7 @@ class Recording:
             return False
         return True
 
-    def require_layer(self, layer):
+    def require_layer(self, layer: str) -> None:
         """Raise InputError, with the nearest name, unless recorded."""
         if layer not in self.layers:
             raise InputError(
@@ -122,7 +138,7 @@ class Recording:
                 f'{_nearest(layer, self.layers)}; --list shows all '
                 f'{len(self.layers)}')
 
-    def default_layer(self):
+    def default_layer(self) -> str:
         """The deepest adder of the backbone, or layer without adders."""
         names = self.adders() or self.layers
         inside = [name for name in names if name.startswith('backbone.')
@@ -134,15 +150,18 @@ class Recording:
                 if layer in record['layers']]
 
 
-def read_recording(path):
+def is_recorded(path: str | Path) -> bool:
+    """Whether a work directory has a recording."""
+    return any(Path(path).glob(f'*/vis_data/{FILE}'))
+
+
+def read_recording(path: str | Path) -> Recording:
     """Read the recording of a run.
 
     Args:
-        path (str | Path): work directory. Of the iterations that several of
+        path: work directory. Of the iterations that several of
             its time-stamped folders have, as a resumed run leaves them, the
             latest folder's count.
-    Returns:
-        Recording
     Raises:
         InputError: none there, an empty or a damaged one. A last line that
             was cut off when a run was killed is left out.
@@ -173,54 +192,27 @@ def read_recording(path):
     return Recording(path, records, histograms, unit)
 
 
-def parse_runs(texts):
-    """Read ``[NAME=]WORK_DIR`` arguments.
-
-    Args:
-        texts (list[str]): a directory that is no run, but has runs in it,
-            stands for all of them.
-    Returns:
-        dict[str, Path]: by name, default: that of the directory.
-    Raises:
-        InputError: a directory does not exist or has no run, or two runs
-            have one name.
-    """
-    runs = {}
-    for text in texts:
-        name, _, folder = text.rpartition('=')
-        for path in _find_runs(Path(folder)):
-            own = name or path.resolve().name
-            if own in runs:
-                raise InputError(f'two runs are named {own!r}; write '
-                                 f'OTHER_NAME={path}')
-            runs[own] = path
-    return runs
-
-
-def _find_runs(folder):
-    if not folder.is_dir():
-        raise InputError(f'work directory {folder} does not exist')
-    if any(folder.glob('*/vis_data')):
-        return [folder]
-    runs = sorted({path.parents[1] for path in folder.glob('*/*/vis_data')})
-    if not runs:
-        raise InputError(f'{folder} is no work directory of a run, and has '
-                         'none in it: there is no TIMESTAMP/vis_data')
-    return runs
-
-
 def _read_lines(file):
     lines = file.read_text().splitlines()
     for number, line in enumerate(lines, 1):
-        try:
-            record = json.loads(line)
-            record['iter'], record['epoch'], record['layers'].items()
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            if number == len(lines):
-                return  # killed while it wrote
+        record = _parse(line)
+        if record is None and number == len(lines):
+            return  # killed while it wrote
+        if record is None:
             raise InputError(f'line {number} of {file} is no record of '
-                             'StatisticsHook') from error
+                             'StatisticsHook')
         yield record
+
+
+def _parse(line):
+    """Return the record in a line, or None."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    whole = (isinstance(record, dict) and {'iter', 'epoch'} <= record.keys()
+             and isinstance(record.get('layers'), dict))
+    return record if whole else None
 
 
 def _number(value):

@@ -7,11 +7,9 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mmadder.errors import InputError
-from mmadder.reporting.figures import read_scalars, run_folders
 
-# Preferred in this order, where a run logs several; higher is better in all.
-METRICS = ('pascal_voc/mAP', 'coco/bbox_mAP', 'accuracy/top1')
-NO_METRICS = {'step', 'time', 'data_time', 'memory', 'epoch', 'iter'}
+from .scalars import Records, read_scalars, run_folders
+
 STAMP = re.compile(r'^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d', re.MULTILINE)
 STAMP_FORMAT = '%Y/%m/%d %H:%M:%S'
 # Of VOCMetric: | class | gts | dets | recall | ap |
@@ -26,28 +24,27 @@ class Run:
     """One training, resumed or not.
 
     Attributes:
-        folder (str): its work directory.
-        train, val (list of dict): records of :func:`read_scalars`.
-        classes (tuple of str | None): of the validation set, if the config
-            names them.
-        log (str): all its log files.
-        seconds (float): wall time of all attempts, validation included.
+        folder: its work directory.
+        train, val: records of :func:`read_scalars`.
+        classes: of the validation set, if the config names them.
+        log: all its log files.
+        seconds: wall time of all attempts, validation included.
     """
     folder: str
-    train: list
-    val: list
-    classes: tuple = None
+    train: Records
+    val: Records
+    classes: tuple[str, ...] | None = None
     log: str = ''
     seconds: float = 0.
 
     @property
-    def step_name(self):
+    def step_name(self) -> str:
         """What the steps of ``val`` count."""
         epochs = [record.get('epoch', 0) for record in self.train]
         last = self.val[-1]['step'] if self.val else 0
         return 'epoch' if last <= max(epochs, default=0) else 'iteration'
 
-    def class_ap(self, metric):
+    def class_ap(self, metric: str) -> dict[str, float]:
         """Return average precision by class after the last evaluation.
 
         VOCMetric only prints it: then the table whose mean is the last
@@ -67,13 +64,11 @@ class Run:
         return {}
 
 
-def read_run(folder):
+def read_run(folder: str | Path) -> Run:
     """Read a training of MMDetection or MMPretrain.
 
     Args:
-        folder (str | Path): work directory, or one time-stamped folder.
-    Returns:
-        Run
+        folder: work directory, or one time-stamped folder.
     Raises:
         InputError: no run is there, or one without training.
     """
@@ -88,47 +83,6 @@ def read_run(folder):
             for path in sorted(stamped.glob('*.log'))]
     return Run(str(folder), train, val, _classes(folders[-1]),
                '\n'.join(logs), sum(map(_seconds, logs)))
-
-
-def choose_metric(validations):
-    """Find the validation metric that all runs have.
-
-    Args:
-        validations (dict): name of a run to its validation records.
-    Returns:
-        str: one of METRICS, else a mAP, else the first.
-    Raises:
-        InputError: none is common; the message lists what each run has.
-    """
-    found = {name: _metrics(records) for name, records in validations.items()}
-    common = [key for key in next(iter(found.values()))
-              if all(key in keys for keys in found.values())]
-    if not common:
-        raise InputError('the runs have no validation metric in common:'
-                         + _listing(found))
-    ranking = [*METRICS, *(key for key in common if key.endswith('mAP'))]
-    return next((key for key in ranking if key in common), common[0])
-
-
-def require_metric(validations, metric):
-    """Raise InputError unless all runs have the metric."""
-    found = {name: _metrics(records) for name, records in validations.items()}
-    if not all(metric in keys for keys in found.values()):
-        raise InputError(f'not every run has the metric {metric!r}:'
-                         + _listing(found))
-
-
-def _metrics(records):
-    """Keys that every record has, in order."""
-    keys = dict.fromkeys(key for record in records for key in record)
-    return [key for key in keys if key not in NO_METRICS
-            and all(key in record for record in records)]
-
-
-def _listing(found):
-    return ''.join(
-        f'\n  {name}: {", ".join(keys) or "no validation"}'
-        for name, keys in found.items())
 
 
 def _seconds(log):

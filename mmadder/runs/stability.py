@@ -1,10 +1,15 @@
 """Which run is steady, where variance grows, and in which layers."""
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from .distributions import describe, spread_steps
-from .losses import loss_gap, summarize
+from .distributions import Description, describe, spread_steps
+from .losses import Curves, loss_gap, summarize
+from .recording import Recording
+
+Study = dict[str, Any]
 
 # A quantity of a layer, as its growth is shown.
 GROWTH = dict(filter_var='variance of weights',
@@ -16,11 +21,10 @@ GROWN = 2.  # times
 GAP = 2.  # test loss over training loss
 
 
-def growth(recording, layer, key):
+def growth(recording: Recording, layer: str, key: str) -> float:
     """How many times as large a statistic became, last over first.
 
-    Returns:
-        float: NaN where it is not finite or was zero.
+    NaN where it is not finite or was zero.
     """
     if not recording.has(layer, key):
         return math.nan
@@ -30,7 +34,7 @@ def growth(recording, layer, key):
     return float(ratio) if np.isfinite(ratio) else math.nan
 
 
-def lag(recording, layer):
+def lag(recording: Recording, layer: str) -> np.ndarray:
     """Distance of batch norm's tracked mean from the batch's own.
 
     Means over the channels, in standard deviations of a channel. Tests use
@@ -38,7 +42,7 @@ def lag(recording, layer):
     loss jumps while training loss does not.
 
     Returns:
-        ndarray: (steps,), NaN where no batch norm follows.
+        (steps,), NaN where no batch norm follows.
     """
     keys = 'bn_mean', 'feature_mean', 'feature_channel_var'
     if not all(recording.has(layer, key) for key in keys):
@@ -48,12 +52,8 @@ def lag(recording, layer):
         return np.where(var > 0, abs(tracked - mean) / np.sqrt(var), math.nan)
 
 
-def not_finite(recording):
-    """Layers with a statistic that was NaN or infinite, with the first step.
-
-    Returns:
-        dict[str, int]
-    """
+def not_finite(recording: Recording) -> dict[str, int]:
+    """Layers with a statistic that was NaN or infinite, and its first step."""
     found = {}
     for step, record in zip(recording.steps, recording.records):
         for name, entry in record['layers'].items():
@@ -62,20 +62,21 @@ def not_finite(recording):
     return found
 
 
-def studied_layers(recording):
+def studied_layers(recording: Recording) -> list[str]:
     """Adders; in a network without, what batch norm follows."""
     return recording.adders() or [
         name for name in recording.layers
         if recording.has(name, 'bn_mean')] or recording.layers
 
 
-def study_run(curves, recording, metric):
+def study_run(curves: Curves, recording: Recording | None,
+              metric: str) -> Study:
     """Collect the numbers of one run.
 
     Args:
-        curves (dict): of :func:`mmadder.runs.losses.read_curves`.
-        recording (Recording, optional)
-        metric (str): the validation curve to judge by.
+        curves: of :func:`mmadder.runs.losses.read_curves`.
+        recording: of the same run, if it has one.
+        metric: the validation curve to judge by.
     Returns:
         dict: ``curve``, of :func:`mmadder.runs.losses.summarize`;
         ``loss_gap``, of :func:`mmadder.runs.losses.loss_gap`; with a
@@ -115,14 +116,32 @@ def study_run(curves, recording, metric):
         not_finite=not_finite(recording))
 
 
-def verdicts(studies, metric):
+def table_of_studies(studies: Mapping[str, Study],
+                     metric: str) -> tuple[tuple, list[tuple]]:
+    """Return header and rows: curve of each run, medians of its layers."""
+    rows = []
+    for name, study in studies.items():
+        curve, typical = study['curve'], study.get('typical', {})
+        rows.append((
+            name, *(curve[key] for key in (
+                'last', 'best', 'wobble', 'worst_step')),
+            typical.get('filter_var'),
+            *(typical.get('growth', {}).get(key) for key in GROWTH),
+            typical.get('lag')))
+    return ('run', f'{metric}: last', 'best', 'wobble', 'worst step',
+            'weight variance', 'its growth', 'feature growth',
+            'BN lag'), rows
+
+
+def verdicts(studies: Mapping[str, Study],
+             metric: str) -> list[tuple[str, str]]:
     """Say in a sentence per run what the numbers mean.
 
     Args:
-        studies (dict[str, dict]): of :func:`study_run`.
-        metric (str)
+        studies: name to what :func:`study_run` found.
+        metric: that of the studies.
     Returns:
-        list[tuple[str, str]]: run and sentence, the steadiest run first.
+        run and sentence, the steadiest run first.
     """
     def wobble(name):
         value = studies[name]['curve']['wobble']
@@ -183,12 +202,12 @@ def _layer_verdicts(study):
                      'lags behind']
 
 
-def features_of(recording, layer=None, count=3):
+def features_of(recording: Recording, layer: str | None = None,
+                count: int = 3) -> list[Description]:
     """Describe one layer's features over the training, for Figure 3.
 
-    Returns:
-        list[dict]: of :func:`mmadder.runs.distributions.describe`,
-        without steps whose values were not finite; empty without histograms.
+    Steps whose values were not finite are left out; without histograms there
+    are none.
     """
     if not recording.histograms:
         return []

@@ -1,37 +1,46 @@
 """Curves and heat maps of the stability report, as matplotlib figures."""
+from __future__ import annotations
+
 import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmadder.reporting.figures import COLOURS, INK
+from mmadder.reporting.figures import INK, colours_of, grid
 from mmadder.reporting.tables import number
 
-from .distributions import grid
-from .losses import in_percent, is_loss
+from .losses import Curves
+from .metrics import in_percent, is_loss, label
+from .recording import Recording
 from .stability import lag, studied_layers
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NOT_FINITE = '#868e96'
 
 
-def plot_curve(curves, key):
+def plot_curve(curves: Mapping[str, Curves], key: str) -> Figure:
     """Draw one curve of all runs.
 
     Args:
-        curves (dict[str, dict]): of :func:`read_curves` by name.
-        key (str): a validation metric, or 'train' for the training loss.
-    Returns:
-        Figure
+        curves: of :func:`read_curves` by name.
+        key: a validation metric, or 'train' for the training loss.
+    Raises:
+        InputError: more runs than can be told apart.
     """
     figure, axes = grid(1, 1, 4.6, 3.2)
     axis = axes[0, 0]
     title = curve_title(key)
     tops = []
-    for i, (name, run) in enumerate(curves.items()):
+    colours = colours_of(curves)
+    for name, run in curves.items():
         points = run['train'] if key == 'train' else run['validation'][key]
         steps, values = zip(*points)
         values = in_percent(key, values)
-        axis.plot(steps, values, color=COLOURS[i % len(COLOURS)],
-                  linewidth=1.4, label=name)
+        axis.plot(steps, values, color=colours[name], linewidth=1.4,
+                  label=name)
         finite = values[np.isfinite(values)]
         tops += [np.quantile(finite, 0.97)] if len(finite) else []
     axis.set(xlabel=next(iter(curves.values()))['unit'], title=title)
@@ -41,19 +50,20 @@ def plot_curve(curves, key):
     return figure
 
 
-def curve_title(key):
+def curve_title(key: str) -> str:
     """What :func:`plot_curve` calls a curve."""
-    return 'training loss' if key == 'train' else key
+    return 'training loss' if key == 'train' else label(key)
 
 
-def plot_maps(recorded, key):
+def plot_maps(recorded: Mapping[str, Recording],
+              key: str) -> dict[str, Figure]:
     """Draw a quantity by layer and step, a heat map per run, on one scale.
 
     Args:
-        recorded (dict[str, Recording])
-        key (str): 'lag', or a statistic, shown by its growth.
+        recorded: recordings by run.
+        key: 'lag', or a statistic, shown by its growth.
     Returns:
-        dict[str, Figure]: by run; empty where nothing is finite.
+        by run; empty where nothing is finite.
     """
     grids = {}
     for name, recording in recorded.items():
@@ -73,7 +83,7 @@ def plot_maps(recorded, key):
             for name, (layers, values) in grids.items()}
 
 
-def short_name(layer):
+def short_name(layer: str) -> str:
     """Leave out the part of a name that most layers share."""
     return layer.removeprefix('backbone.')
 

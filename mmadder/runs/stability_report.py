@@ -1,35 +1,91 @@
 """One self-contained HTML page: which training is steady, and why not."""
-import base64
-import html
-import io
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from mmadder.analysis.detection_report import STYLE
 from mmadder.errors import InputError
-from mmadder.reporting.figures import COLOURS
+from mmadder.reporting.figures import colours_of
+from mmadder.reporting.pages import embedded, swatch, write_page
 from mmadder.reporting.tables import number
 
 from .distributions import plot_epochs
-from .losses import TEST_LOSS, choose_curve, is_loss, read_curves
-from .recording import FILE, read_recording
-from .run import METRICS
+from .losses import choose_curve, read_curves
+from .metrics import METRICS, TEST_LOSS, label
+from .recording import is_recorded, read_recording
 from .stability import GROWTH, features_of, study_run, verdicts
 from .stability_pictures import curve_title, plot_curve, plot_maps, short_name
 
-MORE_STYLE = '''
-body { overflow-wrap: anywhere; }
-.wide { overflow-x: auto; } .wide td { white-space: nowrap; }
-.wide th { vertical-align: bottom; overflow-wrap: normal; }
-.pictures { display: grid; gap: .6rem;
-     grid-template-columns: repeat(auto-fit, minmax(min(17rem, 100%), 1fr)); }
-.pictures img { width: 100%; max-width: 34rem; }
-dt { font-weight: 650; margin-top: .6rem; } dd { margin: 0; }
-.swatch { display: inline-block; width: .8em; height: .8em;
-     margin-right: .4em; border-radius: 2px; }
-h3 { font-size: 1rem; margin: 1.2rem 0 .2rem; }
-@media (max-width: 40rem) { body { margin: 1rem auto; } .wide { font-size: 13px; }
-     td, th { padding-right: .6rem; } }
+TEMPLATE = '''\
+{% extends 'page.html' %}
+{% from 'parts.html' import picture, table %}
+{% block content %}
+<h2>In short</h2>
+<dl>
+{% for name, text in verdicts %}
+<dt>{{ name }}</dt><dd>{{ text }}</dd>
+{% endfor %}
+</dl>
+{% if lengths %}
+<p class="note">The runs are not of one length, last validation at:
+{{ lengths }}.</p>
+{% endif %}
+<h2>Curves</h2>
+<div class="pictures">
+{% for name, source in curves.items() %}
+{{ picture(source, name ~ ' of all runs') }}
+{% endfor %}
+</div>
+{{ table(('run', 'last', 'best (at)', 'wobble', 'worst step',
+          'weight variance', 'its growth', 'feature growth', 'BN lag'),
+         rows) }}
+<p class="note">Last, best, wobble and worst step are of {{ metric }}. Wobble:
+mean distance of a validation from the mean of its two neighbours, behind the
+first fifth of the curve. Worst step: the largest step for the worse there.
+The right half has medians over the adder layers (in a network without adders,
+over those with a batch norm): variance at the end, how many times as large
+variances became, and how many standard deviations the tracked mean is off
+that of the batch.</p>
+{% if not layers %}
+<h2>Layers</h2>
+<p class="note">No run was recorded: train with --record of
+tools/train.py.</p>
+{% else %}
+<h2>Layers that change most</h2>
+<p class="note">The {{ worst_rows }} layers of each run whose variance of
+weights or features has changed most from the first record to the last.
+Weights are those that meet the input, behind weight normalization where there
+is one.</p>
+{% for name, found in layers.items() %}
+<h3>{{ name }}</h3>
+{% if found.not_finite %}
+<p>Not finite: {{ found.not_finite }}</p>
+{% endif %}
+{{ table(('layer', 'weight variance', 'its growth', 'feature growth',
+          'features, first', 'features, last', 'BN lag'), found.rows) }}
+{% endfor %}
+{% endif %}
+{% for heading, text, pictures in maps if pictures %}
+<h2>{{ heading }}</h2>
+<p class="note">{{ text }} One row per layer, input at the top; grey: not
+finite.</p>
+<div class="pictures">
+{% for name, source in pictures.items() %}
+{{ picture(source, heading ~ ', ' ~ name) }}
+{% endfor %}
+</div>
+{% endfor %}
+{% if features %}
+<h2>Features of one layer over the training</h2>
+<p class="note">Before batch norm, with mean ± standard deviation: the more
+the curves move and the wider they are, the less batch norm can track.</p>
+<div class="pictures">
+{% for name, source in features.items() %}
+{{ picture(source, 'feature distributions of ' ~ name) }}
+{% endfor %}
+</div>
+{% endif %}
+{% endblock %}
 '''
 MAPS = dict(
     filter_var=(
@@ -48,104 +104,62 @@ MAPS = dict(
 WORST_ROWS = 5
 
 
-def write_stability_report(out, runs, metric=None, layer=None,
-                           title='Stability of trainings'):
+def write_stability_report(
+        out: str | Path, runs: Mapping[str, str | Path],
+        metric: str | None = None, layer: str | None = None,
+        title: str = 'Stability of trainings') -> tuple[Path, dict[str, Any]]:
     """Write the page.
 
     Args:
-        out (str | Path): file that ends with .html, or a folder, for
-            ``index.html`` in it.
-        runs (dict[str, Path]): name to work directory. One without a
-            recording has its curves only.
-        metric (str, optional): validation metric to judge by, default: the
-            test loss if all runs have it, else their accuracy or mAP.
-        layer (str, optional): whose features to show, default: the deepest
-            adder of the backbone.
-        title (str)
+        out: file that ends with .html, or a folder, for ``index.html`` in it.
+        runs: name to work directory. One without a recording has its curves
+            only.
+        metric: validation metric to judge by, default: the test loss if all
+            runs have it, else their accuracy or mAP.
+        layer: whose features to show, default: the deepest adder of the
+            backbone.
+        title: of the page.
     Returns:
-        (Path, dict): the page; the numbers in it, ``metric`` and ``runs``.
+        the page; the numbers in it, ``metric`` and ``runs``.
     Raises:
-        InputError: runs that have no metric in common, or no such layer.
+        InputError: runs that have no metric in common, more of them than can
+            be told apart, or no such layer.
     """
     curves = {name: read_curves(path) for name, path in runs.items()}
     metric = choose_curve(curves, metric)
-    recordings = {name: read_recording(path) if any(
-        Path(path).glob(f'*/vis_data/{FILE}')) else None
-        for name, path in runs.items()}
+    recordings = {name: read_recording(path) for name, path in runs.items()
+                  if is_recorded(path)}
     if layer is not None:
-        if not any(recordings.values()):
+        if not recordings:
             raise InputError('no run has a recording, so there is no layer '
                              f'{layer}')
-        for recording in filter(None, recordings.values()):
+        for recording in recordings.values():
             recording.require_layer(layer)
-    studies = {name: study_run(curves[name], recordings[name], metric)
+    studies = {name: study_run(curves[name], recordings.get(name), metric)
                for name in runs}
     out = Path(out)
     page = out if out.suffix == '.html' else out / 'index.html'
-    page.parent.mkdir(parents=True, exist_ok=True)
-    sections = [
-        ('In short', _verdicts(verdicts(studies, metric))
-         + _lengths(curves, metric)),
-        ('Curves', _curves(curves, studies, metric)),
-        *_layer_sections(recordings, studies, layer)]
-    body = ''.join(f'<h2>{html.escape(name)}</h2>{content}'
-                   for name, content in sections)
-    page.write_text(
-        '<!doctype html><html lang="en"><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width">'
-        f'<title>{html.escape(title)}</title>'
-        f'<style>{STYLE}{MORE_STYLE}</style>'
-        f'<h1>{html.escape(title)}</h1>{body}</html>\n', encoding='utf-8')
+    write_page(
+        page, TEMPLATE, title=title, metric=label(metric),
+        verdicts=verdicts(studies, metric), lengths=_lengths(curves, metric),
+        curves={curve_title(key): embedded(plot_curve(curves, key))
+                for key in _shown(curves, metric)},
+        rows=_curve_rows(studies), worst_rows=WORST_ROWS,
+        layers={name: _worst_layers(studies[name]) for name in recordings},
+        maps=[(heading, text, {
+            name: embedded(figure)
+            for name, figure in plot_maps(recordings, key).items()})
+            for key, (heading, text) in MAPS.items()],
+        features=_features(recordings, layer))
     return page, dict(metric=metric, runs=studies)
 
 
-def _verdicts(found):
-    return '<dl>' + ''.join(
-        f'<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>'
-        for name, text in found) + '</dl>'
-
-
 def _lengths(curves, metric):
+    """Say where the runs end, unless they all end at one step."""
     lasts = {name: run['validation'][metric][-1][0]
              for name, run in curves.items()}
-    if len(set(lasts.values())) == 1:
-        return ''
-    text = ', '.join(f'{name} {last}' for name, last in lasts.items())
-    return ('<p class="note">The runs are not of one length, last validation '
-            f'at: {html.escape(text)}.</p>')
-
-
-def _curves(curves, studies, metric):
-    rows = []
-    for i, (name, study) in enumerate(studies.items()):
-        curve, typical = study['curve'], study.get('typical', {})
-        rows.append((
-            _swatch(i) + html.escape(name), number(curve['last']),
-            f'{number(curve["best"])} ({curve["best_step"]})',
-            number(curve['wobble'], 3), number(curve['worst_step'], 3),
-            number(typical.get('filter_var'), 3),
-            *(_times(typical.get('growth', {}).get(key)) for key in GROWTH),
-            number(typical.get('lag'), 2)))
-    pictures = [_picture(plot_curve(curves, key),
-                         f'{curve_title(key)} of all runs')
-                for key in _shown(curves, metric)]
-    return (
-        f'<div class="pictures">{"".join(pictures)}</div>'
-        + _table(('run', 'last', 'best (at)', 'wobble',
-                  'worst step', 'weight variance', 'its growth',
-                  'feature growth', 'BN lag'), rows)
-        + f'<p class="note">Last, best, wobble and worst step are of '
-        f'{html.escape(metric)}{_unit(metric)}. Wobble: mean distance of a '
-        'validation from the mean of its two neighbours, behind the first '
-        'fifth of the curve. Worst step: the largest step for the worse '
-        'there. The right half has medians over the adder layers (in a '
-        'network without adders, over those with a batch norm): variance at '
-        'the end, how many times as large variances became, and how many '
-        'standard deviations the tracked mean is off that of the batch.</p>')
-
-
-def _unit(metric):
-    return '' if is_loss(metric) else ' in percent'
+    return len(set(lasts.values())) > 1 and ', '.join(
+        f'{name} {last}' for name, last in lasts.items())
 
 
 def _shown(curves, metric):
@@ -157,46 +171,21 @@ def _shown(curves, metric):
     return keys
 
 
-def _layer_sections(recordings, studies, layer):
-    recorded = {name: recording for name, recording in recordings.items()
-                if recording is not None}
-    if not recorded:
-        return [('Layers', '<p class="note">No run was recorded: train with '
-                 '--record of tools/train.py.</p>')]
-    sections = [
-        ('Layers that change most', '<p class="note">The five of each run '
-         'whose variance of weights or features has changed most from the '
-         'first record to the last. Weights are those that meet the input, '
-         'behind weight normalization where there is one.</p>' + ''.join(
-            _worst_layers(name, studies[name]) for name in recorded))]
-    for key, (heading, text) in MAPS.items():
-        pictures = ''.join(
-            _picture(figure, f'{heading}, {name}')
-            for name, figure in plot_maps(recorded, key).items())
-        if pictures:
-            sections.append((heading, f'<p class="note">{text} One row per '
-                             'layer, input at the top; grey: not finite.</p><div '
-                             f'class="pictures">{pictures}</div>'))
-    panels = {f'{name}: {layer or recording.default_layer()}':
-              features_of(recording, layer)
-              for name, recording in recorded.items()}
-    panels = {title: found for title, found in panels.items() if found}
-    if panels:
-        pictures = ''.join(
-            _picture(plot_epochs(
-                {title: found}, next(iter(recorded.values())).unit),
-                f'feature distributions of {title}')
-            for title, found in panels.items())
-        sections.append((
-            'Features of one layer over the training',
-            '<p class="note">Before batch norm, with mean ± standard '
-            'deviation: the more the curves move and the wider they are, '
-            'the less batch norm can track.</p>'
-            f'<div class="pictures">{pictures}</div>'))
-    return sections
+def _curve_rows(studies):
+    rows, colours = [], colours_of(studies)
+    for name, study in studies.items():
+        curve, typical = study['curve'], study.get('typical', {})
+        rows.append((
+            swatch(colours[name], name), curve['last'],
+            f'{number(curve["best"])} ({curve["best_step"]})',
+            number(curve['wobble'], 3), number(curve['worst_step'], 3),
+            number(typical.get('filter_var'), 3),
+            *(_times(typical.get('growth', {}).get(key)) for key in GROWTH),
+            number(typical.get('lag'), 2)))
+    return rows
 
 
-def _worst_layers(name, study):
+def _worst_layers(study):
     def rank(row):
         return max((abs(math.log(ratio)) for ratio in row['growth'].values()
                     if ratio > 0), default=-math.inf)
@@ -205,43 +194,28 @@ def _worst_layers(name, study):
                     reverse=True)
     rows = []
     for layer, row in ranked[:WORST_ROWS]:
-        (mean, std), (last_mean, last_std) = row['features']
+        first, last = (f'{number(mean, 3)} ± {number(std, 3)}'
+                       for mean, std in row['features'])
         rows.append((
-            html.escape(short_name(layer)), number(row['filter_var'], 3),
-            *(_times(row['growth'][key]) for key in GROWTH),
-            f'{number(mean, 3)} ± {number(std, 3)}',
-            f'{number(last_mean, 3)} ± {number(last_std, 3)}',
+            short_name(layer), number(row['filter_var'], 3),
+            *(_times(row['growth'][key]) for key in GROWTH), first, last,
             number(row['lag'], 2)))
-    note = ''
-    if study['not_finite']:
-        layers = ', '.join(f'{layer} (from {step})' for layer, step
-                           in study['not_finite'].items())
-        note = f'<p>Not finite: {html.escape(layers)}</p>'
-    return f'<h3>{html.escape(name)}</h3>{note}' + _table(
-        ('layer', 'weight variance', 'its growth', 'feature growth',
-         'features, first', 'features, last', 'BN lag'), rows)
+    return dict(rows=rows, not_finite=', '.join(
+        f'{layer} (from {step})'
+        for layer, step in study['not_finite'].items()))
+
+
+def _features(recordings, layer):
+    """Return pictures of one layer's features by run and layer."""
+    pictures = {}
+    for name, recording in recordings.items():
+        found = features_of(recording, layer)
+        if found:
+            title = f'{name}: {layer or recording.default_layer()}'
+            pictures[title] = embedded(
+                plot_epochs({title: found}, recording.unit))
+    return pictures
 
 
 def _times(value):
     return '-' if value is None or math.isnan(value) else f'{value:.3g}×'
-
-
-def _swatch(i):
-    return (f'<span class="swatch" style="background:'
-            f'{COLOURS[i % len(COLOURS)]}"></span>')
-
-
-def _table(head, rows):
-    """HTML table; cells are HTML already."""
-    cells = ''.join(f'<th>{html.escape(name)}</th>' for name in head)
-    body = ''.join('<tr>' + ''.join(f'<td>{cell}</td>' for cell in row)
-                   + '</tr>' for row in rows)
-    return (f'<div class="wide"><table><tr>{cells}</tr>{body}</table></div>')
-
-
-def _picture(figure, alt):
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format='png')
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return (f'<img src="data:image/png;base64,{data}" '
-            f'alt="{html.escape(alt)}">')

@@ -1,80 +1,24 @@
 """The line between two checkpoints, against an interpolation by hand."""
-import copy
 import json
 
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
-from mmengine.registry import MODELS
-from torch import nn
 
-from mmadder.analysis import interpolation as module
-from mmadder.analysis.checkpoint_pair import interpolate, load_pair
+from mmadder.analysis.checkpoint_pair import load_pair
 from mmadder.analysis.interpolation import (
     Interpolation,
-    choose_metric,
+    common_metric,
+    curve_labels,
     curve_points,
+    plot_interpolations,
     read_result,
     summarize,
+    table_of_points,
 )
-from mmadder.analysis.testing import (
-    TestSet,
-    reestimate_on_batches,
-    subset,
-    test_batch,
-    training_batches,
-)
+from mmadder.analysis.testing import TestSet, training_batches
 from mmadder.errors import InputError
-from mmadder.layers import AdderConv2d
 from mmadder.models import build_model
-
-CONFIG = '''
-default_scope = 'mmpretrain'
-data_preprocessor = dict(num_classes=10, mean=[127.] * 3, std=[60.] * 3)
-model = dict(type='ImageClassifier', backbone=dict(type='TinyAdder'),
-             head=dict(type='LinearClsHead', num_classes=10, in_channels=6))
-loader = dict(
-    batch_size=8, num_workers=0, collate_fn=dict(type='default_collate'),
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(type='CIFAR10Images', data_root='{root}', split='train',
-                 pipeline=[dict(type='PackInputs')]))
-train_dataloader = loader
-test_dataloader = loader
-test_evaluator = dict(type='Accuracy', topk=(1, ))
-'''
-
-
-@MODELS.register_module(force=True)
-class TinyAdder(nn.Module):
-
-    def __init__(self, weight_norm=None):
-        super().__init__()
-        self.conv = AdderConv2d(3, 6, 3, stride=4, weight_norm=weight_norm)
-        self.bn = nn.BatchNorm2d(6)
-
-    def forward(self, x):
-        return (self.bn(self.conv(x)).mean((2, 3)), )
-
-
-@pytest.fixture
-def cfg(cifar):
-    return Config.fromstring(CONFIG.format(root=cifar), '.py')
-
-
-@pytest.fixture
-def pair(cfg, tmp_path):
-    """Two checkpoints, apart enough for the accuracy to change between."""
-    names = []
-    for seed in (0, 1):
-        torch.manual_seed(seed)
-        model = build_model(cfg)
-        nn.init.normal_(model.head.fc.weight)
-        reestimate_on_batches(model, training_batches(cfg, 2))
-        model.backbone.bn.num_batches_tracked.fill_(10 + seed)
-        names.append(str(tmp_path / f'epoch_{seed}.pth'))
-        torch.save(dict(state_dict=model.state_dict(), meta={}), names[-1])
-    return names
 
 
 def accuracy_by_hand(cfg, model, state_dict):
@@ -111,40 +55,6 @@ def test_metrics_along_the_line(cfg, pair, tmp_path):
     assert list(results['curves']) == ['interpolated']
 
 
-def test_buffers_are_interpolated_and_counters_are_not(pair):
-    first, second = (torch.load(name)['state_dict'] for name in pair)
-    mixed = interpolate(first, second, .25)
-    key = 'backbone.bn.running_var'
-    torch.testing.assert_close(
-        mixed[key], .75 * first[key] + .25 * second[key])
-    assert mixed['backbone.bn.num_batches_tracked'] == 10
-    for t, end in ((0., first), (1., second)):
-        for key, value in interpolate(first, second, t).items():
-            if value.is_floating_point():
-                assert torch.equal(value, end[key])
-
-
-def test_reestimated_statistics(cfg, pair):
-    model = build_model(cfg)
-    before = copy.deepcopy(model.state_dict())
-    batches = training_batches(cfg, 2)
-    reestimate_on_batches(model, batches)
-    means, variances = [], []
-    for batch in batches:
-        data = model.data_preprocessor(batch, True)
-        output = model.backbone.conv(data['inputs']).transpose(0, 1).flatten(1)
-        means.append(output.mean(1))
-        variances.append(output.var(1))  # unbiased, as PyTorch tracks
-    norm = model.backbone.bn
-    torch.testing.assert_close(norm.running_mean, torch.stack(means).mean(0))
-    torch.testing.assert_close(norm.running_var,
-                               torch.stack(variances).mean(0))
-    assert norm.momentum == .1 and not norm.training
-    for key, value in model.state_dict().items():
-        if 'bn.' not in key:
-            assert torch.equal(value, before[key])
-
-
 def test_goes_on_where_it_stopped(cfg, pair, tmp_path, monkeypatch):
     model = build_model(cfg)
     states, path = load_pair(model, pair), tmp_path / 'a.json'
@@ -175,44 +85,6 @@ def test_goes_on_where_it_stopped(cfg, pair, tmp_path, monkeypatch):
         make(seed=1)
 
 
-def test_images_are_a_random_choice(cfg):
-    dataset = TestSet(cfg).loader.dataset
-    chosen = TestSet(cfg, images=10, seed=1)
-    assert len(chosen) == 10
-    labels = chosen.loader.dataset.get_gt_labels().tolist()
-    assert len(set(labels)) > 5  # the set is sorted by class
-    assert labels == TestSet(
-        cfg, images=10, seed=1).loader.dataset.get_gt_labels().tolist()
-    assert len(test_batch(cfg, 5)['inputs']) == 5
-    with pytest.raises(InputError, match='99 images were asked for, .* 20'):
-        subset(dataset, 99)
-    cfg.test_evaluator = dict(type='CocoMetric', ann_file='a.json')
-    with pytest.raises(InputError, match='leave --images out'):
-        TestSet(cfg, images=10)
-
-
-def test_checkpoints_of_different_architectures(cfg, pair, tmp_path):
-    model = build_model(cfg)
-    saved = torch.load(pair[1])
-    other = str(tmp_path / 'other.pth')
-
-    def save(state_dict):
-        torch.save(dict(state_dict=state_dict), other)
-
-    save({**saved['state_dict'], 'backbone.conv.awn.nu': torch.ones(6)})
-    with pytest.raises(InputError, match=r'different architectures(.|\n)*'
-                       r'1 keys only in the second: backbone.conv.awn.nu'):
-        load_pair(model, (pair[0], other))
-    save({**saved['state_dict'], 'head.fc.weight': torch.ones(10, 7)})
-    with pytest.raises(InputError, match=r'1 of different shapes: head.fc.'
-                       r'weight \(\(10, 6\) and \(10, 7\)\)'):
-        load_pair(model, (pair[0], other))
-    with pytest.raises(InputError, match='1 keys of another shape: head.fc'):
-        load_pair(model, (other, other))
-    with pytest.raises(InputError, match='none.pth does not exist'):
-        load_pair(model, (pair[0], str(tmp_path / 'none.pth')))
-
-
 def test_shares_are_shown_in_percent():
     results = dict(curves=dict(interpolated={
         f'{t:.4f}': {'pascal_voc/mAP': y, 'pascal_voc/AP50': y, 'loss': y}
@@ -221,12 +93,12 @@ def test_shares_are_shown_in_percent():
     assert summary['pascal_voc/mAP']['variance'] == pytest.approx(100)
     assert summary['loss']['variance'] == pytest.approx(.01)
     assert summary['pascal_voc/AP50']['least'] == pytest.approx(20)
-    assert choose_metric(results) == 'pascal_voc/mAP'
-    assert choose_metric(results, 'loss') == 'loss'
-    with pytest.raises(InputError, match="'accuracy' was not measured"):
-        choose_metric(results, 'accuracy')
+    assert common_metric(dict(a=results)) == 'pascal_voc/mAP'
+    assert common_metric(dict(a=results), 'loss') == 'loss'
+    with pytest.raises(InputError, match="not every run has the metric 'acc"):
+        common_metric(dict(a=results), 'accuracy')
     results['summary'] = summarize(results)
-    figure = module.plot_interpolations(dict(a=results))
+    figure = plot_interpolations(dict(a=results))
     assert 'variance 100' in figure.axes[0].get_legend().texts[0].get_text()
 
 
@@ -239,4 +111,43 @@ def test_files_of_something_else(tmp_path):
         with pytest.raises(InputError, match='no result of'):
             read_result(path)
     with pytest.raises(InputError, match='no points yet'):
-        choose_metric(dict(curves={}))
+        common_metric(dict(a=dict(curves={})))
+
+
+def line(metric, first, *rest):
+    values = [first, *rest]
+    points = {f'{i / (len(values) - 1):.4f}': {metric: value}
+              for i, value in enumerate(values)}
+    result = dict(settings={}, curves=dict(interpolated=points))
+    return dict(result, summary=summarize(result))
+
+
+def test_interpolations_side_by_side():
+    """A column each, of a metric that all have, in a colour of its own."""
+    results = dict(a=line('accuracy/top1', 9., 5., 9.),
+                   b=line('accuracy/top1', 8., 6., 7., 8.))
+    assert list(curve_labels(results, 'accuracy/top1')) == [
+        'a, accuracy/top1', 'b, accuracy/top1']
+    header, rows = table_of_points(results, 'accuracy/top1')
+    assert header == ('t', '(1)', '(2)')
+    assert rows == [
+        ('0.00', 9, 8), ('0.33', None, 6), ('0.50', 5, None),
+        ('0.67', None, 7), ('1.00', 9, 8), ('mean', 5, 6.5), ('least', 5, 6),
+        ('variance', 0, .25)]
+    axis, = plot_interpolations(results).axes
+    assert axis.get_ylabel() == 'accuracy/top1 in percent'
+    with pytest.raises(InputError, match='no validation metric in common'):
+        plot_interpolations(dict(results, c=line('x', 1., 2.)))
+    with pytest.raises(InputError, match='9 interpolations are too many'):
+        plot_interpolations(dict.fromkeys('abcdefghi', results['a']))
+
+
+def test_progress_names_the_point(cfg, pair):
+    model, texts = build_model(cfg), []
+
+    def progress(batches, text):
+        texts.append(text)
+        return batches
+
+    Interpolation(model, load_pair(model, pair), TestSet(cfg), 1).run(progress)
+    assert texts == [f't = {t} interpolated' for t in ('0.00', '0.50', '1.00')]

@@ -4,6 +4,7 @@ import json
 import cv2
 import numpy as np
 import pytest
+from recordings import VOC_LOG, VOC_TABLE, write_logged_run
 
 from mmadder.errors import InputError
 from mmadder.runs.comparison import (
@@ -13,47 +14,17 @@ from mmadder.runs.comparison import (
     smooth,
     write_comparison,
 )
-from mmadder.runs.run import choose_metric, read_run
+from mmadder.runs.run import read_run
 
 MAP, TOP1 = 'pascal_voc/mAP', 'accuracy/top1'
-LOG = '''2026/01/01 10:00:00 - mmengine - INFO - started
-2026/01/01 10:20:00 - mmengine - INFO -
----------------iou_thr: 0.5---------------
-{tables}
-2026/01/01 10:30:00 - mmengine - INFO - done
-'''
-TABLE = '''+-------+-----+------+--------+-------+
-| class | gts | dets | recall | ap    |
-+-------+-----+------+--------+-------+
-| a     | 968 | 3581 | 0.628  | {a} |
-| b c   | 87  | 629  | 0.402  | {b} |
-+-------+-----+------+--------+-------+
-| mAP   |     |      |        | {mean} |
-+-------+-----+------+--------+-------+
-'''
 
 
 @pytest.fixture
 def make(tmp_path):
-    """Return a function that writes a run of two-iteration epochs."""
+    """Return a function (name, values) that writes a run."""
 
-    def write(name, values, metric=MAP, classes=('a', 'b c'), log='',
-              stamp='20260101_000000', losses=None):
-        folder = tmp_path / name / stamp
-        (folder / 'vis_data').mkdir(parents=True)
-        losses = losses or [2 - i / 9 for i in range(2 * len(values))]
-        records = [dict(loss=loss, step=i + 1, epoch=i // 2 + 1)
-                   for i, loss in enumerate(losses)]
-        records += [{metric: value, 'time': .1, 'step': i + 1}
-                    for i, value in enumerate(values)]
-        (folder / 'vis_data' / 'scalars.json').write_text(
-            '\n'.join(map(json.dumps, records)))
-        metainfo = f'metainfo=dict(classes={classes!r})' if classes else ''
-        (folder / 'vis_data' / 'config.py').write_text(
-            f'val_dataloader = dict(dataset=dict({metainfo}))')
-        if log:
-            (folder / f'{stamp}.log').write_text(log)
-        return tmp_path / name
+    def write(name, *args, **kwargs):
+        return write_logged_run(tmp_path / name, *args, **kwargs)
 
     return write
 
@@ -105,32 +76,6 @@ def test_seeds_become_mean_and_band(make):
     assert '0.533 ± 0.208' in markdown(result)
 
 
-def test_log_gives_class_ap_and_wall_time(make):
-    tables = [TABLE.format(a='0.500', b='0.300', mean='0.400'),
-              TABLE.format(a='0.800', b='0.700', mean='0.750'),
-              TABLE.format(a='0.900', b='0.800', mean='0.850')]
-    log = LOG.format(tables='iou_thr: 0.5\n'.join(tables))
-    folder = make('run', [.4, .7502], log=log)
-    make('run', [.4, .7502], log=log.replace('10:', '12:'),
-         stamp='20260101_120000')  # resumed
-    figures = measure(read_run(folder), MAP)
-    assert figures['class_ap'] == {'a': .8, 'b c': .7}
-    assert figures['minutes'] == 60
-    inner = measure(read_run(folder / '20260101_120000'), MAP)
-    assert inner['minutes'] == 30
-
-
-def test_metric_is_found_or_required():
-    a = [{MAP: 1, 'pascal_voc/AP50': 1, 'step': 1, 'time': 2}]
-    b = [{'pascal_voc/AP50': 1, MAP: 1, 'x': 3, 'step': 1}]
-    assert choose_metric(dict(a=a, b=b)) == MAP
-    assert choose_metric(dict(b=[{'x': 1}])) == 'x'
-    assert choose_metric(dict(b=[{'x': 1, 'own/mAP': 1}])) == 'own/mAP'
-    with pytest.raises(InputError, match='a: pascal_voc/mAP, pascal_voc/AP50'
-                       '\n  b: accuracy/top1\n  c: no validation'):
-        choose_metric(dict(a=a, b=[{TOP1: 1}], c=[]))
-
-
 def test_runs_that_cannot_be_compared(make, tmp_path):
     a, b = make('a', [.1, .2]), make('b', [.1, .2], classes=('x', 'b c'))
     with pytest.raises(InputError, match=r'other classes:\n.*: 2, a, b c\n'
@@ -150,7 +95,8 @@ def test_runs_that_cannot_be_compared(make, tmp_path):
 
 
 def test_files(make, tmp_path):
-    log = LOG.format(tables=TABLE.format(a='0.500', b='0.300', mean='0.400'))
+    log = VOC_LOG.format(tables=VOC_TABLE.format(
+        a='0.500', b='0.300', mean='0.400'))
     groups = {'AWN': [make('a', [.2, .4], log=log)],
               'CNN': [make('b', [.3, .6], classes=None)]}
     text, paths = write_comparison(tmp_path / 'out', groups)
@@ -163,6 +109,37 @@ def test_files(make, tmp_path):
     assert json.loads(data.read_text())['metric'] == MAP
 
 
+def test_json_is_json_where_a_loss_is_nan(make, tmp_path):
+    """RFC 8259 has no NaN: JavaScript and jq refuse a file with one."""
+    folder = make('a', [.2, .4], losses=[1., np.nan, 1., 1.])
+    (tmp_path / 'out').mkdir()
+    *_, data = write_comparison(tmp_path / 'out', dict(a=[folder]))[1]
+
+    def refuse(name):
+        raise AssertionError(f'{name} is no JSON')
+
+    result = json.loads(data.read_text(), parse_constant=refuse)
+    assert result['runs']['a']['loss']['mean'][1] is None
+
+
+def test_a_text_that_fails_leaves_the_old_files_whole(
+        make, tmp_path, monkeypatch):
+    out, groups = tmp_path / 'out', dict(a=[make('a', [.2, .4])])
+    _, paths = write_comparison(out, groups)
+    before = [path.read_bytes() for path in paths]
+
+    def fail(self, file, **_):
+        with open(file, 'wb') as half:
+            half.write(b'half')
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('matplotlib.figure.Figure.savefig', fail)
+    with pytest.raises(KeyboardInterrupt):
+        write_comparison(out, groups)
+    assert [path.read_bytes() for path in paths] == before
+    assert sorted(out.iterdir()) == sorted(paths)
+
+
 def test_percent_has_two_digits_and_a_running_run_is_read(make):
     folder = make('run', [58.333, 60.], metric=TOP1, classes=None)
     with open(folder / '20260101_000000/vis_data/scalars.json', 'a') as file:
@@ -170,3 +147,13 @@ def test_percent_has_two_digits_and_a_running_run_is_read(make):
     result = compare({'run': [read_run(folder)]})
     assert '| 60.00 | 60.00 |' in markdown(result)
     assert result['step'] == 'epoch'
+
+
+def test_less_is_better_of_a_loss(make):
+    folder = make('run', [3., 1, 2, 2, 4, 3], metric='test/cross_entropy')
+    result = compare({'run': [read_run(folder)]})
+    figures = result['runs']['run']['seeds'][0]
+    assert (figures['best'], figures['best_step']) == (1, 2)
+    # Second half: 2, 4, 3.
+    assert figures['largest_drop'] == 2 and figures['mean_change'] == 1.5
+    assert 'largest rise' in markdown(result)

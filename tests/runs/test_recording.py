@@ -1,12 +1,12 @@
 """Recordings of runs that went well, were resumed, killed or never began."""
+import json
+
 import numpy as np
 import pytest
 from recordings import write_records, write_run
 
 from mmadder.errors import InputError
-from mmadder.files import write_json
-from mmadder.reporting.tables import number, text_table
-from mmadder.runs.recording import parse_runs, read_recording
+from mmadder.runs.recording import is_recorded, read_recording
 
 LAYER = 'backbone.layer1.0.conv2'
 
@@ -97,27 +97,22 @@ def test_unknown_names_come_with_the_nearest(tmp_path):
         run.histogram(LAYER, 'weight')
 
 
-def test_run_arguments(tmp_path):
-    for name in ('a', 'b'):
-        write_run(tmp_path / name, epochs=1)
-    assert list(parse_runs([str(tmp_path)])) == ['a', 'b']
-    assert parse_runs([f'X={tmp_path / "a"}']) == {'X': tmp_path / 'a'}
-    with pytest.raises(InputError, match="two runs are named 'a'"):
-        parse_runs([str(tmp_path), str(tmp_path / 'a')])
-    with pytest.raises(InputError, match='does not exist'):
-        parse_runs([str(tmp_path / 'c')])
-    (tmp_path / 'c').mkdir()
-    with pytest.raises(InputError, match='is no work directory'):
-        parse_runs([str(tmp_path / 'c')])
+def test_lines_of_something_else(tmp_path):
+    write_records(tmp_path / '1', [1, 2])
+    file = tmp_path / '1' / 'vis_data' / 'statistics.jsonl'
+    whole = file.read_text()
+    for content in ([], dict(iter=1, epoch=1), dict(
+            iter=1, epoch=1, layers=[]), dict(layers={})):
+        file.write_text(f'{json.dumps(content)}\n{whole}')
+        with pytest.raises(InputError, match='line 1 of .* is no record'):
+            read_recording(tmp_path)
 
 
-def test_tables(tmp_path):
-    assert text_table(('run', 'value'), [('a', 1.5), ('long', None)]) == (
-        'run   value\na       1.5\nlong      -')
-    assert [number(value) for value in (
-        24949.3, float('nan'), 0.123456, 7, 3e8)] == [
-            '24,949', '-', '0.1235', '7', '3.00e+08']
-    write_json(tmp_path / 'new' / 'a.json', dict(
-        a=np.float32(.5), b=[float('inf'), np.arange(2)]))
-    assert (tmp_path / 'new' / 'a.json').read_text().split() == (
-        '{ "a": 0.5, "b": [ null, [ 0, 1 ] ] }').split()
+def test_the_record_of_an_epoch(tmp_path):
+    assert not is_recorded(tmp_path)
+    run = read_recording(write_run(tmp_path, epochs=3))
+    assert is_recorded(tmp_path)
+    assert run.record_at(2)['iter'] == 20
+    assert run.record_at() == run.records[-1]
+    with pytest.raises(InputError, match='no record of epoch 9, only of 1 t'):
+        run.record_at(9)

@@ -159,7 +159,7 @@ def test_compare_runs(run, fails, tmp_path, monkeypatch):
     assert '| x ' in out and '| y ' in out
     assert '--names has 1 names for 2 runs' in fails(
         'compare_runs.py', 'a', 'b', '--out', 'out', '--names', 'x')
-    assert "two runs are called 'a'" in fails(
+    assert "two runs are named 'a'" in fails(
         'compare_runs.py', 'a', 'a=b', '--out', 'out')
     assert "'x=' names no folder" in fails(
         'compare_runs.py', 'x=', '--out', 'out')

@@ -22,16 +22,19 @@ from mmadder import cli
 from mmadder.analysis.checkpoint_pair import load_pair
 from mmadder.analysis.interpolation import (
     Interpolation,
-    choose_metric,
-    curve_points,
+    common_metric,
+    curve_labels,
     plot_interpolations,
     read_result,
+    table_of_points,
 )
 from mmadder.analysis.testing import TestSet, training_batches
 from mmadder.errors import InputError
 from mmadder.files import require_file, write_json
 from mmadder.models import build_model
-from mmadder.reporting.tables import text_table
+from mmadder.reporting.figures import save_figure
+from mmadder.reporting.tables import print_table
+from mmadder.runs.arguments import parse_named
 from mmadder.statistics import find_norms
 
 
@@ -73,10 +76,8 @@ def main():
     args = parse_args()
     cli.read_trust(args)
     if args.merge:
-        results = {}
-        for text in args.merge:
-            name, _, file = text.rpartition('=')
-            results[name or Path(file).stem] = read_result(file)
+        results = {name: read_result(file)
+                   for name, file in parse_named(args.merge).items()}
         if args.json:
             write_json(args.json, results)
     else:
@@ -84,10 +85,9 @@ def main():
         MMLogger.get_current_instance().setLevel('WARNING')
         interpolation = prepare(args)
         results = {Path(args.config).stem: interpolation.run(progress)}
-    print_table(results, args.metric)
+    print_points(results, args.metric)
     if args.out:
-        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-        plot_interpolations(results, args.metric).savefig(args.out)
+        save_figure(plot_interpolations(results, args.metric), args.out)
         print(f'written: {args.out}')
 
 
@@ -119,26 +119,12 @@ def progress(iterable, text):
     return tqdm(iterable, desc=text, unit='batch', leave=False)
 
 
-def print_table(results, metric):
+def print_points(results, metric):
     """Print all points, then variances between the endpoints."""
-    columns = {}
-    for name, result in results.items():
-        shown = choose_metric(result, metric)
-        for curve in result['curves']:
-            label = f'{name}, {shown}'
-            if curve == 'reestimated':
-                label += ', BN re-estimated'
-            columns[label] = (dict(curve_points(result, curve, shown)),
-                              result['summary'][curve][shown])
-    ts = sorted({t for points, _ in columns.values() for t in points})
-    for i, (label, _) in enumerate(columns.items()):
-        print(f'({i + 1}) {label}')
-    print(text_table(
-        ('t', *(f'({i + 1})' for i in range(len(columns)))),
-        [(f'{t:.2f}', *(points.get(t) for points, _ in columns.values()))
-         for t in ts]
-        + [(what, *(summary[what] for _, summary in columns.values()))
-           for what in ('mean', 'least', 'variance')]))
+    metric = common_metric(results, metric)
+    for i, text in enumerate(curve_labels(results, metric)):
+        print(f'({i + 1}) {text}')
+    print_table(*table_of_points(results, metric))
     print('\nIn percent; mean, least and population variance are of the '
           'points between the checkpoints.')
 

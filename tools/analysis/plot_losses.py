@@ -7,20 +7,19 @@ Runs without a logged test loss, such as detectors, are drawn with their
 validation metric.
 """
 import argparse
-from pathlib import Path
 
 from mmadder import cli
 from mmadder.files import write_json
-from mmadder.reporting.tables import text_table
+from mmadder.reporting.figures import save_figure
+from mmadder.reporting.tables import print_table
+from mmadder.runs.arguments import parse_runs
 from mmadder.runs.losses import (
     choose_curve,
     plot_losses,
     read_curves,
     summarize,
+    table_of_points,
 )
-from mmadder.runs.recording import parse_runs
-
-ROWS = 12  # of the table of losses
 
 
 def parse_args():
@@ -42,38 +41,24 @@ def main():
             for name, path in parse_runs(args.runs).items()}
     metric = choose_curve(runs, args.metric)
     summaries = {name: summarize(run, metric) for name, run in runs.items()}
-    print(text_table(
+    print_table(
         ('run', 'train loss', f'{metric}: last', 'best', 'at', 'wobble',
          'worst step', 'not finite'),
-        [(name, s['train'], s['last'], s['best'], s['best_step'],
-          s['wobble'], s['worst_step'], s['not_finite'])
-         for name, s in summaries.items()]))
+        [(name, *(summary[key] for key in (
+            'train', 'last', 'best', 'best_step', 'wobble', 'worst_step',
+            'not_finite'))) for name, summary in summaries.items()])
     print('\nwobble: mean distance of a validation from the mean of its two '
           'neighbours, behind the\nfirst fifth; worst step: the largest step '
           f'for the worse there.\n\n{metric}')
-    print_points(runs, metric)
+    print_table(*table_of_points(runs, metric))
     if args.json:
         write_json(args.json, dict(metric=metric, runs={
             name: dict(run, summary=summaries[name])
             for name, run in runs.items()}))
         print(f'written: {args.json}')
     if args.out:
-        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-        plot_losses(runs, metric).savefig(args.out)
+        save_figure(plot_losses(runs, metric), args.out)
         print(f'written: {args.out}')
-
-
-def print_points(runs, metric):
-    points = {name: dict(run['validation'][metric])
-              for name, run in runs.items()}
-    steps = sorted({step for values in points.values() for step in values})
-    shown = steps[::-(-len(steps) // ROWS)]
-    if steps[-1] not in shown:
-        shown.append(steps[-1])
-    unit = next(iter(runs.values()))['unit']
-    print(text_table((unit, *points), [
-        (step, *(values.get(step) for values in points.values()))
-        for step in shown]))
 
 
 if __name__ == '__main__':

@@ -5,12 +5,12 @@
         --run WORK_DIR --out REPORT_DIR
 """
 import argparse
-import os.path as osp
 from pathlib import Path
 
 from mmadder import cli
 from mmadder.analysis import load_detections, run_facts, write_report
-from mmadder.reporting.figures import read_scalars
+from mmadder.runs.arguments import parse_named
+from mmadder.runs.scalars import read_scalars
 
 
 def parse_args():
@@ -36,14 +36,13 @@ def main():
     args = parse_args()
     config = cli.load_config(args.config, cfg_options=args.cfg_options,
                              data_root=args.data_root)
-    runs = {}
-    for run in args.run:
-        name, _, folder = run.rpartition('=')
-        runs[name or osp.basename(osp.normpath(folder))] = read_scalars(folder)
+    runs = {name: read_scalars(folder)
+            for name, folder in parse_named(args.run).items()}
     page, figures = write_report(
         args.out, args.title or Path(args.config).stem,
         load_detections(config, args.results), runs,
-        facts=[*(fact.split('=', 1) for fact in args.fact), *run_facts(config)],
+        facts=[*(fact.split('=', 1) for fact in args.fact),
+               *run_facts(config)],
         commands=args.command)
     print(f'mAP {figures["mAP"]:.3f}, report: {page}')
 

@@ -11,9 +11,9 @@ import argparse
 
 from mmadder import cli
 from mmadder.files import write_json
-from mmadder.reporting.tables import text_table
-from mmadder.runs.recording import parse_runs
-from mmadder.runs.stability import verdicts
+from mmadder.reporting.tables import print_table
+from mmadder.runs.arguments import parse_runs
+from mmadder.runs.stability import table_of_studies, verdicts
 from mmadder.runs.stability_report import write_stability_report
 
 
@@ -39,13 +39,7 @@ def main():
     page, found = write_stability_report(
         args.out, parse_runs(args.runs), args.metric, args.layer, args.title)
     metric, studies = found['metric'], found['runs']
-    print(text_table(
-        ('run', f'{metric}: last', 'best', 'wobble', 'worst step',
-         'weight variance', 'its growth', 'feature growth', 'BN lag'),
-        [(name, *(study['curve'][key] for key in
-                  ('last', 'best', 'wobble', 'worst_step')),
-          *typical(study))
-         for name, study in studies.items()]))
+    print_table(*table_of_studies(studies, metric))
     print()
     for name, text in verdicts(studies, metric):
         print(f'{name}: {text}')
@@ -53,14 +47,6 @@ def main():
         write_json(args.json, found)
         print(f'written: {args.json}')
     print(f'report: {page}')
-
-
-def typical(study):
-    medians = study.get('typical')
-    if medians is None:
-        return [None] * 4
-    return (medians['filter_var'], *medians['growth'].values(),
-            medians['lag'])
 
 
 if __name__ == '__main__':

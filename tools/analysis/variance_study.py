@@ -12,31 +12,24 @@ layers' inputs are disturbed, too.
 import argparse
 from pathlib import Path
 
-import torch
-
 from mmadder import cli
 from mmadder.analysis.testing import test_batch
 from mmadder.analysis.variance_study import (
-    count_taps,
     measure_disturbance,
     simulate_layer,
+    study_model,
     study_record,
+    table_of_disturbances,
+    table_of_layers,
     taps_of_run,
 )
 from mmadder.checkpoints.state_dict import load_pretrained
-from mmadder.engine.statistics_hook import Recorder
 from mmadder.errors import InputError
 from mmadder.files import require_file, write_json
 from mmadder.models import build_model
-from mmadder.reporting.tables import text_table
+from mmadder.reporting.tables import print_table
 from mmadder.runs.recording import read_recording
 
-COLUMNS = (  # title, measured, formula
-    ('mean of x', 'input_mean', 'input_mean_eq4'),
-    ('variance of x', 'input_var', 'input_var_eq5'),
-    ('mean of y', 'output_mean', 'output_mean_eq7'),
-    ('variance of y, all', 'pooled_var', 'pooled_var_eq8'),
-    ('one channel', 'channel_var', 'channel_var_bound'))
 NOTES = '''\
 / formula: Eq. 4 and 5 for a rectified normal x with the second moment of the
 measured one; Eq. 7, a lower bound for Laplace x - W; Eq. 8 ("-": negative, it
@@ -100,20 +93,16 @@ def simulate(args):
     rows = simulate_layer(
         args.taps, sigma, args.weight_mean, (args.weight_var / 2)**0.5,
         delta_sigma=args.delta * sigma, seed=args.seed)
-    print(text_table(('simulation', 'formula', 'measured', 'note'),
-                     [row.values() for row in rows]))
+    print_table(('simulation', 'formula', 'measured', 'note'),
+                [row.values() for row in rows])
     return dict(simulation=rows, taps=args.taps, sigma=sigma,
                 weight_mean=args.weight_mean, weight_var=args.weight_var)
 
 
 def study_run(args):
     recording = read_recording(args.network[0])
-    step = recording.steps[-1] if args.epoch is None else args.epoch
-    if step not in recording.steps:
-        raise InputError(f'{args.network[0]} has no record of '
-                         f'{recording.unit} {step}, only of '
-                         f'{", ".join(map(str, recording.steps))}')
-    record = recording.records[recording.steps.index(step)]
+    record = recording.record_at(args.epoch)
+    step = record['epoch' if recording.unit == 'epoch' else 'iter']
     print(f'{args.network[0]}, {recording.unit} {step}')
     return study_record(record, taps_of_run(recording))
 
@@ -126,39 +115,26 @@ def study_checkpoint(args):
         data_root=args.data_root)
     model = build_model(cfg)
     load_pretrained(model, checkpoint)
+    model.eval()
     batch = test_batch(cfg, args.images, args.seed)
-    recorder = Recorder(model.eval(), histograms=False)
-    with torch.no_grad():
-        model.test_step(batch)
-    layers, _ = recorder.close()
     print(f'{Path(checkpoint).name}, {args.images} test images')
+
+    def run():
+        model.test_step(batch)
+
     return dict(
-        layers=study_record(dict(layers=layers), count_taps(model)),
-        disturbance=measure_disturbance(
-            model, lambda: model.test_step(batch), args.delta, args.seed))
+        layers=study_model(model, run),
+        disturbance=measure_disturbance(model, run, args.delta, args.seed))
 
 
 def print_layers(layers):
-    titles = [part for title, *_ in COLUMNS for part in (title, '/ formula')]
-    print(text_table(('layer', 'n', *titles), [
-        (name, row['taps'], *(_positive(key, row[key])
-                              for _, *keys in COLUMNS for key in keys))
-        for name, row in layers.items()]))
+    print_table(*table_of_layers(layers))
     print(NOTES)
-
-
-def _positive(key, value):
-    return None if key == 'pooled_var_eq8' and value <= 0 else value
 
 
 def print_disturbance(layers):
     print('\nInput of each layer disturbed at random, its output:')
-    print(text_table(
-        ('layer', 'delta', 'variance', '/ Eq. 14', '/ n s^2', 'behind BN',
-         '/ Eq. 15'),
-        [(name, row['delta_sigma'], row['measured'], row['eq14'],
-          row['random'], row['next_measured'], row['next_eq15'])
-         for name, row in layers.items()]))
+    print_table(*table_of_disturbances(layers))
     print('Eq. 14 is for a delta with the sign of x - W in every tap; n s^2 '
           'for a random one that\nis small beside x - W. Eq. 15 is Eq. 14 '
           "over the channel's variance, here.")

@@ -1,43 +1,17 @@
-"""Metrics and report against mmdet's VOCMetric and hand-worked cases."""
-import json
-import re
-
-import cv2
+"""Metrics of detections against mmdet's VOCMetric and by hand."""
 import numpy as np
 import pytest
 import torch
+from boxes import BOXES, FAR, annotate, detections, predict
 from mmdet.evaluation import VOCMetric
 from mmengine.config import Config
 
 from mmadder.analysis import (
-    Detections,
     average_precision,
     confusion_matrix,
     load_detections,
-    write_report,
 )
 from mmadder.errors import InputError
-from mmadder.reporting.figures import read_scalars
-
-BOXES = np.array([[10, 10, 30, 30], [40, 40, 60, 60.]], np.float32)
-FAR = np.array([[0, 0, 5, 5.]], np.float32)
-
-
-def annotate(labels, boxes=BOXES, ignored=False):
-    count = len(labels)
-    return dict(bboxes=boxes[:count], labels=np.array(labels, np.int64),
-                ignored=np.full(count, ignored))
-
-
-def predict(labels, scores, boxes=BOXES):
-    return dict(bboxes=boxes[:len(labels)],
-                scores=np.array(scores, np.float32),
-                labels=np.array(labels, np.int64))
-
-
-def detections(predictions, annotations, classes=('a', 'b')):
-    return Detections(classes, [''] * len(predictions), predictions,
-                      annotations)
 
 
 def voc_metric(found):
@@ -114,56 +88,6 @@ def test_confusion_matrix_by_hand():
         [0, 1, 0], [0, 0, 1], [1, 0, 0]]
 
 
-# ---------------------------------------------------------------- report --
-
-
-@pytest.fixture
-def run(tmp_path):
-    """A work directory with curves, and pictures with detections."""
-    folder = tmp_path / 'run' / '20260101_000000' / 'vis_data'
-    folder.mkdir(parents=True)
-    records = [dict(loss=2., step=20, epoch=1), dict(loss=1., step=40),
-               {'pascal_voc/mAP': .25, 'step': 1}]
-    folder.joinpath('scalars.json').write_text(
-        '\n'.join(map(json.dumps, records)))
-    path = str(tmp_path / 'picture.jpg')
-    cv2.imwrite(path, np.full((64, 64, 3), 90, np.uint8))
-    found = detections([predict([0, 1], [.9, .8])], [annotate([0, 0])])
-    found.paths = [path]
-    return found, tmp_path / 'run'
-
-
-def test_report_is_one_page_with_its_figures(run, tmp_path):
-    found, folder = run
-    page, figures = write_report(
-        tmp_path / 'report', 'A <title>', found,
-        {'run': read_scalars(folder)}, facts=[('seed', 0)],
-        commands=['python tools/train.py a && b'])
-    text = page.read_text()
-    # One of two objects: recall .5 at precision 1, six of eleven points.
-    assert figures['mAP'] == pytest.approx(6 / 11)
-    assert '0.545' in text and 'A &lt;title&gt;' in text
-    assert 'a &amp;&amp; b' in text
-    assert not re.search(r'https?://', text)
-    for name in re.findall(r'src="([^"]+)"', text):
-        picture = cv2.imread(str(page.parent / name))
-        assert picture.std() > 5, f'{name} is blank'
-    assert len(re.findall('src=', text)) == 4
-
-
-def test_resumed_run_has_one_curve(run):
-    _, folder = run
-    later = folder / '20260102_000000' / 'vis_data'
-    later.mkdir(parents=True)
-    later.joinpath('scalars.json').write_text(
-        json.dumps(dict(loss=.5, step=40)))
-    train, val = read_scalars(folder)
-    assert [record['loss'] for record in train] == [2., .5]
-    assert [record['pascal_voc/mAP'] for record in val] == [.25]
-
-
-def test_missing_files_are_named(tmp_path):
-    with pytest.raises(InputError, match='no vis_data/scalars.json in'):
-        read_scalars(tmp_path)
+def test_missing_results_are_named(tmp_path):
     with pytest.raises(InputError, match='tools/test.py --out'):
         load_detections(Config(), tmp_path / 'results.pkl')
