@@ -18,7 +18,7 @@ from mmadder.files import whole_file, write_json
 from mmadder.reporting.figures import save_figure
 from mmadder.reporting.pages import write_page
 from mmadder.runs.metrics import choose_metric, metrics_of
-from mmadder.runs.pictures import plot_training
+from mmadder.runs.run_pictures import plot_training
 from mmadder.runs.scalars import Records
 from mmadder.version import __version__
 

@@ -20,7 +20,7 @@ from .metrics import (
     metrics_of,
     worsening,
 )
-from .pictures import plot_comparison
+from .run_pictures import plot_comparison
 from .run import Run, read_run
 
 SMOOTHING = 25  # a moving average over one 25th of the training

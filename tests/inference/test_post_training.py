@@ -5,52 +5,17 @@ import pickle
 import pytest
 import torch
 from far_device import FAR, FarDevice, FarTensor, move, near
-from mmengine.registry import MODELS
-from mmpretrain.structures import DataSample
+from small_classifier import make_batches, make_classifier
 from torch import nn
 
 from mmadder.errors import InputError
 from mmadder.inference import (
     FusedAdderConv2d,
     QuantizedAdderConv2d,
-    empty_quantized,
     fuse_adder_bn,
-    is_quantized,
     quantize,
-    save_quantized,
 )
 from mmadder.layers import AdderConv2d
-
-
-def make_classifier():
-    torch.manual_seed(0)
-    model = MODELS.build(dict(
-        type='mmpretrain.ImageClassifier',
-        data_preprocessor=dict(
-            type='mmpretrain.ClsDataPreprocessor', mean=[0.] * 3,
-            std=[255.] * 3, num_classes=4),
-        backbone=dict(type='AdderResNet', depth=18, base_channels=8,
-                      stem_channels=8),
-        neck=dict(type='mmpretrain.GlobalAveragePooling'),
-        head=dict(type='mmpretrain.LinearClsHead', num_classes=4,
-                  in_channels=64, topk=(1, ))))
-    model.init_weights()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None  # statistics of the first batch
-    model.train()
-    with torch.no_grad():
-        model(torch.rand(8, 3, 32, 32), mode='tensor')
-    return model.eval()
-
-
-def make_batches(count=3, size=4):
-    generator = torch.Generator().manual_seed(1)
-    return [dict(
-        inputs=list(torch.randint(0, 256, (size, 3, 32, 32),
-                                  generator=generator, dtype=torch.uint8)),
-        data_samples=[DataSample().set_gt_label(0) for _ in range(size)])
-        for _ in range(count)]
 
 
 class OneLayer(nn.Module):
@@ -126,30 +91,6 @@ def test_other_devices_compute_the_same():
     x = layer.batch(0)
     with torch.no_grad():
         torch.testing.assert_close(quantized(x), quantized._floats(x, None))
-
-
-def test_checkpoint(tmp_path):
-    model, path = make_classifier(), str(tmp_path / 'folder' / 'int8.pth')
-    quantized = quantize(model, make_batches(1), progress=False)
-    save_quantized(quantized, path, dict(dataset_meta=dict(classes=('a', ))))
-    assert is_quantized(path)
-    checkpoint = torch.load(path, weights_only=True)
-    assert checkpoint['meta']['dataset_meta'] == dict(classes=('a', ))
-    loaded = empty_quantized(make_classifier())
-    loaded.load_state_dict(checkpoint['state_dict'])
-    x = torch.rand(2, 3, 32, 32)
-    with torch.no_grad():
-        assert torch.equal(loaded(x, mode='tensor')[0],
-                           quantized(x, mode='tensor')[0])
-
-
-def test_other_files_are_not_quantized(tmp_path):
-    path = tmp_path / 'float.pth'
-    torch.save(dict(meta=dict(epoch=1), state_dict={}), path)
-    assert not is_quantized(str(path))
-    path.write_text('no checkpoint')
-    assert not is_quantized(str(path))
-    assert not is_quantized(str(tmp_path / 'missing.pth'))
 
 
 def test_errors():

@@ -5,8 +5,8 @@ from recordings import write_logged_run, write_scalars
 
 from mmadder.errors import InputError
 from mmadder.runs.comparison import compare
-from mmadder.runs.pictures import plot_comparison, plot_training
 from mmadder.runs.run import read_run
+from mmadder.runs.run_pictures import plot_comparison, plot_training
 from mmadder.runs.scalars import read_scalars
 
 METRIC = 'accuracy/top1'
