@@ -5,7 +5,9 @@ features have the spread that they have in a trained network.
 """
 import abc
 import copy
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -206,11 +208,12 @@ class Recording(ResNet20Training):
 
     def hooked(self, due: bool) -> Callable:
         """Return a training step with the hook, which records if ``due``."""
-        folder = tempfile.TemporaryDirectory()
+        folder = tempfile.mkdtemp()
         runner = SimpleNamespace(
-            epoch=0, iter=0, log_dir=folder.name, folder=folder,
+            epoch=0, iter=0, log_dir=folder,
             train_dataloader=range(1 if due else 2))
         hook = StatisticsHook()
+        weakref.finalize(hook, shutil.rmtree, folder, ignore_errors=True)
 
         def before(model):
             runner.model = model

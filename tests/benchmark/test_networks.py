@@ -1,4 +1,5 @@
 """Whole models as timed calls."""
+import gc
 import json
 import tempfile
 
@@ -38,6 +39,9 @@ def test_recording_is_measured(monkeypatch, tmp_path):
     assert last.startswith('one recorded step in 5000, an epoch of 10,000')
     assert networks.Recording(128).summary(dict(zip(
         calls, (1., 1., 2.58)))).endswith(': +2.0 %')
+    del calls
+    gc.collect()
+    assert not list(tmp_path.iterdir())  # gone with what wrote into them
 
 
 def test_torch_compile_can_be_left_out():
