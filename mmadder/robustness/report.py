@@ -1,13 +1,13 @@
 """Tables and figures of robustness runs."""
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmadder.errors import InputError
-from mmadder.files import whole_file, write_text
-from mmadder.reporting.figures import COLOURS, subplots
+from mmadder.files import write_text
+from mmadder.reporting import tables
+from mmadder.reporting.figures import colours_of, save_figure, subplots
 
 from .columns import table_columns
 from .results import DATA_HINT, read_results, sweep_points
@@ -45,14 +45,12 @@ def markdown_table(runs: Sequence[dict], modes: Sequence[str] | None = None,
     rows = [row for row in rows if row[-1]]
     labels = list(dict.fromkeys(
         label for *_, row in rows for label in row))
-    lines = ['| network | ' + ' | '.join(map(_heading(rows), labels)) + ' |',
-             '|-' * (len(labels) + 1) + '|']
     most = max((entry['images'] for *_, row in rows
                 for entry in row.values()), default=0)
-    for name, metric, row in rows:
-        cells = [_cell(row.get(label), metric, most) for label in labels]
-        lines.append(f'| {name} | ' + ' | '.join(cells) + ' |')
-    return '\n'.join(lines)
+    return tables.markdown_table(
+        ('network', *map(_heading(rows), labels)),
+        [(name, *(_cell(row.get(label), metric, most) for label in labels))
+         for name, metric, row in rows])
 
 
 def metric_of(run: dict) -> str:
@@ -100,13 +98,14 @@ def plot_sweep(curves: dict[tuple[str, str], list], note: str,
                metric: str = 'accuracy') -> 'Figure':
     """Draw the curves of :func:`sweep_curves`; returns the figure."""
     figure, axis = subplots(figsize=(7, 3.8))
-    names = list(dict.fromkeys(name for name, _ in curves))
+    colours = colours_of(
+        dict.fromkeys(name for name, _ in curves), 'networks')
     scale = 100 if metric == 'accuracy' else 1
     for (name, mode), points in curves.items():
         axis.plot(*zip(*[(x, scale * y) for x, y in points]), marker='o',
                   markersize=3.5, linewidth=1.3, linestyle=LINES[mode],
                   label=name + SUFFIX[mode],
-                  color=COLOURS[names.index(name) % len(COLOURS)])
+                  color=colours[name])
     axis.set(xlabel='eps of PGD, step eps/7' if note == 'eps'
              else 'steps of PGD', ylim=(0, None),
              ylabel='mAP' if metric == 'mAP' else 'accuracy in percent')
@@ -121,7 +120,9 @@ def plot_features(runs: Sequence[dict]) -> 'Figure':
         runs: with 'features'; one line per mode, under attack.
     """
     figure, axis = subplots(figsize=(7, 3.8))
-    for run, colour in zip(runs, itertools.cycle(COLOURS)):
+    colours = colours_of(
+        (run['settings']['name'] for run in runs), 'networks')
+    for run, colour in zip(runs, colours.values()):
         for mode, trace in run['features'].items():
             label, layers = list(trace.items())[-1]
             axis.semilogy(
@@ -159,11 +160,11 @@ def write_merged(paths: Sequence[str | Path],
     for group in groups.values():
         _require_alike(group)
     out = Path(out)
-    tables, written = [], []
+    texts, written = [], []
     for metric, group in groups.items():
-        tables.append(markdown_table(group))
-        written += _write_group(group, metric, tables[-1], out)
-    return '\n\n'.join(tables), written
+        texts.append(markdown_table(group))
+        written += _write_group(group, metric, texts[-1], out)
+    return '\n\n'.join(texts), written
 
 
 def _write_group(runs, metric, table, out):
@@ -182,17 +183,12 @@ def _write_group(runs, metric, table, out):
         curves = sweep_curves(runs, note)
         if curves:
             written.append(out / f'{prefix}{note}.png')
-            _save(plot_sweep(curves, note, metric), written[-1])
+            save_figure(plot_sweep(curves, note, metric), written[-1])
     traced = [run for run in runs if run.get('features')]
     if traced:
         written.append(out / f'{prefix}features.png')
-        _save(plot_features(traced), written[-1])
+        save_figure(plot_features(traced), written[-1])
     return written
-
-
-def _save(figure, path):
-    with whole_file(path) as partial:
-        figure.savefig(partial)
 
 
 def _require_alike(runs):

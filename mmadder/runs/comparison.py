@@ -20,8 +20,8 @@ from .metrics import (
     metrics_of,
     worsening,
 )
-from .run_pictures import plot_comparison
 from .run import Run, read_run
+from .run_pictures import plot_comparison
 
 SMOOTHING = 25  # a moving average over one 25th of the training
 FIGURES = ('final', 'best', 'mean_change', 'largest_drop', 'loss', 'minutes')

@@ -10,6 +10,10 @@ from mmadder.robustness import (
 )
 
 
+def cells(line):
+    return [cell.strip() for cell in line.strip('|').split('|')]
+
+
 def test_merged_table(toy_set, tmp_path):
     model, images, labels = toy_set
     for name, count in (('x', 40), ('y', 20)):
@@ -23,20 +27,20 @@ def test_merged_table(toy_set, tmp_path):
         [tmp_path / 'x.json', tmp_path / 'y.json'], tmp_path / 'out')
     assert written[0].read_text() == table + '\n'
     lines = table.splitlines()
-    assert lines[0] == '| network | Clean | FGSM |'
-    assert [line.split(' | ')[0] for line in lines[2:]] == [
-        '| x', '| x-R', '| y', '| y-R']
-    assert lines[2].endswith(' |  |')  # no such attack in this mode
-    assert lines[5].split(' | ')[2].startswith('(')  # on fewer images
+    assert cells(lines[0]) == ['network', 'Clean', 'FGSM']
+    assert [cells(line)[0] for line in lines[2:]] == ['x', 'x-R', 'y', 'y-R']
+    assert cells(lines[2])[2] == ''  # no such attack in this mode
+    assert cells(lines[5])[2].startswith('(')  # on fewer images
     del evaluation.results['rows']['R']['Clean']
     *_, alone = markdown_table([evaluation.results]).splitlines()
-    assert alone.split(' | ')[2].startswith('(')  # all that this row has
+    assert cells(alone)[2].startswith('(')  # all that this row has
     other = Evaluation(model, images.flip(0), labels.flip(0), 20,
                        path=tmp_path / 'z.json', facts=dict(name='z'))
     other.measure('eval', Column())
     with pytest.raises(InputError, match='their data differs'):
         write_merged([tmp_path / 'x.json', tmp_path / 'z.json'], tmp_path)
-    assert '| z | ' in markdown_table([other.results])
+    *_, line = markdown_table([other.results]).splitlines()
+    assert cells(line)[0] == 'z'
     with pytest.raises(InputError, match='two runs have the same name'):
         write_merged([tmp_path / 'x.json'] * 2, tmp_path)
     other = Evaluation(model, images, labels, 20, path=tmp_path / 'w.json',
@@ -62,5 +66,5 @@ def test_the_papers_tables(toy_set, tmp_path):
     for path, rows in zip(written[1:], (['x', 'y', 'x-R', 'y-R'],
                                         ['x-r', 'y-r', 'x-R', 'y-R'])):
         lines = path.read_text().splitlines()
-        assert lines[0] == '| network | Clean | FGSM |'
-        assert [line.split(' | ')[0][2:] for line in lines[2:]] == rows
+        assert cells(lines[0]) == ['network', 'Clean', 'FGSM']
+        assert [cells(line)[0] for line in lines[2:]] == rows
