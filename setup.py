@@ -121,6 +121,9 @@ class BuildWithMimFiles(build_py):
         super().run()
         if self.editable_mode:
             return
+        # A build folder keeps the binary that an older version put there.
+        for path in (Path(self.build_lib) / 'mmadder').glob('_C.cpython-*'):
+            path.unlink()
         target = Path(self.build_lib) / 'mmadder' / '.mim'
         shutil.rmtree(target, ignore_errors=True)
         ignore = shutil.ignore_patterns('__pycache__')
