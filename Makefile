@@ -26,7 +26,7 @@ test: setup
 	$(VENV)/bin/python -m pytest -q --durations=10
 
 test-slow: setup
-	$(VENV)/bin/python -m pytest -q --durations=10 -m slow
+	$(VENV)/bin/python -m pytest -q --durations=10 -m slow -W default
 
 # Compiles into build/sanitized; the normal extension stays as it is.
 test-sanitized: setup
