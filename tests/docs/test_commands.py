@@ -10,6 +10,7 @@ import torch
 from documented_commands import ROOT, read_commands
 from mmengine.config import Config
 from official_adder_net import make_adder_net
+from settling import settle
 
 from mmadder.models import build_model
 
@@ -140,12 +141,15 @@ def place(tmp_path_factory, digits):
     torch.manual_seed(0)
     for name, base in (('CHECKPOINT', CLASSIFIER), ('CNN', TWIN)):
         config = Config.fromfile(base)
-        torch.save(dict(state_dict=build_model(config).state_dict(), meta=dict(
+        # A network that has seen nothing proves no conversion.
+        model = settle(build_model(config), torch.randn(8, 3, 48, 48))
+        torch.save(dict(state_dict=model.state_dict(), meta=dict(
             cfg=config.pretty_text,
             dataset_meta=dict(classes=tuple('0123456789')))),
             place / f'{name}.pth')
-    plain = {key: value for key, value in build_model(Config.fromfile(
-        CLASSIFIER)).state_dict().items() if '.awn.' not in key}
+    plain = settle(build_model(Config.fromfile(
+        CLASSIFIER.with_name('ann-resnet18_1xb32-5e_digits.py'))),
+        torch.randn(8, 3, 48, 48)).state_dict()
     torch.save(plain, place / 'PLAIN.pth')
     for depth, classes in ((20, 10), (50, 1000)):
         torch.save(make_adder_net(depth, classes).state_dict(),
