@@ -25,6 +25,7 @@ quickstart: setup
 test: setup
 	$(VENV)/bin/python -m pytest -q --durations=10
 
+# Warnings are errors in the fast tests only.
 test-slow: setup
 	$(VENV)/bin/python -m pytest -q --durations=10 -m slow -W default
 
