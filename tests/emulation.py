@@ -41,10 +41,11 @@ class Problem:
     """One geometry with its tensors, rounded to a dtype."""
 
     def __init__(self, geometry, dtype=torch.float32, form='hardtanh',
-                 order='up', multiprocessors=1, seed=0, change=None):
+                 order='up', multiprocessors=1, seed=0, change=None,
+                 center=False):
         self.geometry, self.dtype, self.form = geometry, dtype, form
         self.order, self.multiprocessors = order, multiprocessors
-        self.seed = seed
+        self.seed, self.center = seed, center
         tensors = geometry.tensors(dtype, seed)
         if change is not None:
             change(*tensors)
@@ -52,16 +53,18 @@ class Problem:
 
     def __repr__(self):
         return (f'{self.geometry} {self.dtype} {self.form} {self.order} '
-                f'on {self.multiprocessors} multiprocessors')
+                f'on {self.multiprocessors} multiprocessors'
+                f'{", centered" if self.center else ""}')
 
     def to_bytes(self):
         n, c, size, m, *pairs, groups = self.geometry
         header = [
             DTYPES.index(self.dtype), FORMS.index(self.form),
             self.multiprocessors, ORDERS.index(self.order), self.seed, n, c,
-            *size, m, *(x for pair in pairs for x in pair), groups]
+            *size, m, *(x for pair in pairs for x in pair), groups,
+            self.center]
         tensors = (self.input, self.weight, self.grad_output)
-        return struct.pack('19i', *header) + b''.join(
+        return struct.pack('20i', *header) + b''.join(
             t.double().numpy().tobytes() for t in tensors)
 
 

@@ -3,7 +3,10 @@
 Conventions of AdderNet (arXiv:1912.13200) and "Towards Stable and Robust
 AdderNets" (NeurIPS 2021): a convolution or linear layer takes one
 multiplication and one addition per tap, an adder two additions (subtract,
-accumulate) and no multiplication. Biases, activations, pooling, batch norms
+accumulate) and no multiplication. Centering an adder's output takes two
+additions per output more, and one multiplication per position and group: the
+mean's division, a shift where the filters of a group are a power of two,
+which is not counted then. Biases, activations, pooling, batch norms
 and weight normalization are not counted.
 """
 
@@ -140,11 +143,18 @@ def _layers(model, rows):
 
 def _row(name, layer, taps):
     total = sum(taps)
-    adder = isinstance(layer, AdderConv2d)
+    multiplications = additions = total
+    if isinstance(layer, AdderConv2d):
+        multiplications, additions = 0, 2 * total
+        if layer.center:
+            filters = layer.out_channels // layer.groups
+            outputs = total // layer.weight[0].numel()
+            additions += 2 * outputs
+            if filters & (filters - 1):
+                multiplications = outputs // filters
     return dict(
         name=name, type=type(layer).__name__, calls=len(taps),
-        **_costs(0 if adder else total, 2 * total if adder else total,
-                 _own_parameters(layer)))
+        **_costs(multiplications, additions, _own_parameters(layer)))
 
 
 def _costs(multiplications, additions, parameters):

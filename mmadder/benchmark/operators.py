@@ -63,11 +63,12 @@ def conv2d_channels_last(problem: Problem) -> Callable:
     return conv2d(problem, torch.channels_last)
 
 
-def adder(mode: str) -> Callable:
+def adder(mode: str, center: bool = False) -> Callable:
     def make(problem):
         _, x, w, _ = problem
         geometry = problem.geometry
-        return lambda: adder_conv2d(x, w, None, *geometry, mode=mode)
+        return lambda: adder_conv2d(
+            x, w, None, *geometry, mode=mode, center=center)
     return make
 
 
@@ -186,8 +187,8 @@ BASELINE = 'conv2d'
 GROUPS = dict(
     forward={
         'conv2d': conv2d, 'conv2d cl': conv2d_channels_last,
-        'auto': adder('auto'), 'exact': adder('exact'), 'max': adder('max'),
-        'int8': adder_int8},
+        'auto': adder('auto'), 'centered': adder('auto', center=True),
+        'exact': adder('exact'), 'max': adder('max'), 'int8': adder_int8},
     peers={'cdist': cdist, 'faiss': faiss_l1, 'plain': plain_pytorch},
     input_grad={
         'conv2d dX': conv2d_input_grad, 'dX': adder_input_grad('hardtanh'),

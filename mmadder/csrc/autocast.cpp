@@ -13,18 +13,19 @@ template <c10::DispatchKey key, c10::DeviceType device>
 at::Tensor adder_conv2d_autocast(
     const at::Tensor& input, const at::Tensor& weight, at::IntArrayRef stride,
     at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups,
-    c10::string_view mode, c10::string_view input_gradient) {
+    c10::string_view mode, c10::string_view input_gradient, bool center) {
   static const auto op =
       c10::Dispatcher::singleton()
           .findSchemaOrThrow("mmadder::adder_conv2d", "")
-          .typed<at::Tensor(const at::Tensor&, const at::Tensor&,
-                            at::IntArrayRef, at::IntArrayRef, at::IntArrayRef,
-                            int64_t, c10::string_view, c10::string_view)>();
+          .typed<at::Tensor(
+              const at::Tensor&, const at::Tensor&, at::IntArrayRef,
+              at::IntArrayRef, at::IntArrayRef, int64_t, c10::string_view,
+              c10::string_view, bool)>();
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(key);
   return op.call(
       at::autocast::cached_cast(at::kFloat, input, device),
       at::autocast::cached_cast(at::kFloat, weight, device), stride, padding,
-      dilation, groups, mode, input_gradient);
+      dilation, groups, mode, input_gradient, center);
 }
 
 }  // namespace

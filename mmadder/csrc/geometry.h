@@ -84,6 +84,14 @@ inline Conv2dGeometry conv2d_geometry(
   return g;
 }
 
+inline void check_center(const Conv2dGeometry& g, bool center) {
+  TORCH_CHECK_VALUE(
+      !center || g.out_channels_per_group() > 1,
+      "adder_conv2d: center needs two filters or more in a group, got ",
+      g.out_channels, " filters in ", g.groups,
+      " groups: less their own mean, all outputs would be zero");
+}
+
 // That a tensor is like input, as the kernels need it.
 inline void check_memory(
     const char* op, const at::Tensor& input, const at::Tensor& other,

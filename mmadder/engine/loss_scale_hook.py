@@ -8,7 +8,10 @@ from mmengine.hooks import Hook
 from mmengine.optim import ApexOptimWrapper, OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
 
+from .annealing_hook import AnnealingHook
+from mmadder.errors import InputError
 from mmadder.layers import (
+    adder_fraction,
     get_averaging_group,
     set_averaging_group,
     set_loss_scale,
@@ -32,6 +35,8 @@ class LossScaleHook(Hook):
             One process needs no averaging.
 
     Raises:
+        InputError: before training, if layers are on the way from
+            convolutions to adders and nothing (AnnealingHook) moves them.
         TypeError: before training, if the optimizer wrapper does not say how
             it scales the loss.
         ValueError: in training, if several optimizers scale it differently.
@@ -42,6 +47,7 @@ class LossScaleHook(Hook):
 
     def before_train(self, runner):
         get_loss_factor(runner.optim_wrapper)
+        _require_way_to_adders(runner)
         averages = self.average_gradients and get_world_size() > 1
         set_averaging_group(dist.new_group() if averages else None)
 
@@ -57,6 +63,16 @@ class LossScaleHook(Hook):
     def after_train_iter(self, runner, batch_idx, data_batch=None,
                          outputs=None):
         set_loss_scale(1)
+
+
+def _require_way_to_adders(runner):
+    fraction = adder_fraction(runner.model)
+    if fraction < 1 and not any(
+            isinstance(hook, AnnealingHook) for hook in runner.hooks):
+        raise InputError(
+            f'the weights to start from are not of adders yet (adder_fraction '
+            f'{fraction:.3g}), and would stay so; add to custom_hooks: '
+            "dict(type='AnnealingHook', start=0., end=0.6)")
 
 
 def get_loss_factor(optim_wrapper: OptimWrapper | OptimWrapperDict) -> float:

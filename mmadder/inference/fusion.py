@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmadder.errors import InputError
-from mmadder.layers import AdderConv2d
+from mmadder.layers import AdderConv2d, require_adders
 from mmadder.models.necks.adder_fpn import ShortcutConvModule
 from mmadder.ops import adder_conv2d, pack_weight
 
@@ -56,7 +56,8 @@ def fuse_adder_bn(model: nn.Module) -> nn.Module:
         model: in evaluation mode, all of it.
 
     Raises:
-        InputError: a module is in training mode, or there are no adders.
+        InputError: a module is in training mode, there are no adders, or
+            they are partly convolutions still.
 
     Example:
         >>> model = AdderResNet(18).eval()
@@ -72,6 +73,7 @@ def fuse_adder_bn(model: nn.Module) -> nn.Module:
     if not any(isinstance(m, AdderConv2d) for m in model.modules()):
         raise InputError(f'fuse_adder_bn: model ({type(model).__name__}) has '
                          'no AdderConv2d, or was fused before')
+    require_adders(model, 'fuse_adder_bn')
     fused = _fused(copy.deepcopy(model))
     fused.eval()  # does not return the model in MMPretrain's backbones
     return fused
@@ -99,7 +101,7 @@ class FusedAdderConv2d(nn.Module):
         self.relu = relu
         self.geometry = (conv.stride, conv.padding, conv.dilation,
                          conv.groups)
-        self.mode = conv.mode
+        self.mode, self.center = conv.mode, conv.center
         weight = conv.normalized_weight.detach().clone()
         self.register_buffer('weight', weight)
         for name, value in zip(('mean', 'scale', 'bias'),
@@ -119,7 +121,8 @@ class FusedAdderConv2d(nn.Module):
     def _fast(self, input, residual):
         return torch.ops.mmadder.adder_conv2d_fused(
             input, self.weight, self._packed_weight(), self.mean, self.scale,
-            self.bias, residual, self.relu, *self.geometry, self.mode)
+            self.bias, residual, self.relu, *self.geometry, self.mode,
+            self.center)
 
     def _packed_weight(self):
         """The weight as this processor's kernels read it."""
@@ -132,7 +135,8 @@ class FusedAdderConv2d(nn.Module):
     def _composed(self, input, weight, factor, residual):
         """Step by step, on any device; ``factor`` times the distance."""
         output = factor * adder_conv2d(
-            input, weight, None, *self.geometry, mode=self.mode)
+            input, weight, None, *self.geometry, mode=self.mode,
+            center=self.center)
         mean, scale, bias = (value.to(output.dtype).view(1, -1, 1, 1) for
                              value in (self.mean, self.scale, self.bias))
         output = (output - mean) * scale + bias
@@ -167,7 +171,7 @@ class FusedAdderConv2d(nn.Module):
         stride, padding, dilation, groups = self.geometry
         return (f'{tuple(self.weight.shape)}, stride={stride}, '
                 f'padding={padding}, dilation={dilation}, groups={groups}, '
-                f'relu={self.relu}, mode={self.mode!r}')
+                f'relu={self.relu}, mode={self.mode!r}, center={self.center}')
 
 
 class FusedShortcutConv2d(FusedAdderConv2d):

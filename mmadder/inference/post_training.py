@@ -35,7 +35,8 @@ class QuantizedAdderConv2d(FusedAdderConv2d):
     def __init__(self, layer: FusedAdderConv2d, low: float, high: float):
         nn.Module.__init__(self)
         self.relu, self.geometry = layer.relu, layer.geometry
-        self.mode, self._packed = layer.mode, None
+        self.mode, self.center = layer.mode, layer.center
+        self._packed = None
         scale = max(high - low, 1e-8) / CODES
         zero_point = torch.tensor(round(min(max(-low / scale, 0), CODES)))
         scale = torch.tensor(scale, dtype=torch.float32)
@@ -66,7 +67,7 @@ class QuantizedAdderConv2d(FusedAdderConv2d):
                     for value in (self.mean, self.scale, self.bias, residual)]
         return torch.ops.mmadder.adder_conv2d_int8(
             input.float(), self.weight, self._packed_weight(), *self._numbers,
-            *epilogue, self.relu, *self.geometry)
+            *epilogue, self.relu, *self.geometry, self.center)
 
     def _floats(self, input, residual):
         """The same: 8-bit codes and their differences are exact in float."""

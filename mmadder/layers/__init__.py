@@ -1,4 +1,10 @@
 from .adder_conv2d import AdderConv2d
+from .annealing import (
+    adder_fraction,
+    find_adders,
+    require_adders,
+    set_adder_fraction,
+)
 from .local_gradient_scaling import (
     get_averaging_group,
     get_loss_scale,
@@ -9,7 +15,8 @@ from .local_gradient_scaling import (
 from .weight_norm import AWN, WS, adaptive_weight_norm, weight_standardization
 
 __all__ = [
-    'AWN', 'WS', 'AdderConv2d', 'adaptive_weight_norm', 'get_averaging_group',
-    'get_loss_scale', 'local_gradient_scaling', 'set_averaging_group',
-    'set_loss_scale', 'weight_standardization'
+    'AWN', 'WS', 'AdderConv2d', 'adaptive_weight_norm', 'adder_fraction',
+    'find_adders', 'get_averaging_group', 'get_loss_scale',
+    'local_gradient_scaling', 'require_adders', 'set_adder_fraction',
+    'set_averaging_group', 'set_loss_scale', 'weight_standardization'
 ]

@@ -3,6 +3,7 @@ import weakref
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
@@ -12,6 +13,7 @@ from mmadder.ops import adder_conv2d
 from .local_gradient_scaling import local_gradient_scaling
 from .weight_norm import AWN, WS
 
+FRACTION = 'fraction'  # name of the buffer
 WEIGHT_NORMS = dict(AWN=AWN, WS=WS)
 
 
@@ -28,6 +30,11 @@ class AdderConv2d(nn.Module):
     scaling on the way back to it (arXiv:1912.13200; "Towards Stable and
     Robust AdderNets", NeurIPS 2021).
 
+    It can also be somewhere on the path from a convolution to an adder, which
+    :class:`mmadder.engine.AnnealingHook` leads along in training: with t =
+    ``adder_fraction``, the output is (1 - t) conv2d(x, w) + t adder(x, w).
+    t is 1 unless it was set or loaded.
+
     Args:
         kernel_size, stride, padding, dilation: one or (h, w). Padding is
             samples of value 0, which add -abs(weight).
@@ -39,6 +46,9 @@ class AdderConv2d(nn.Module):
             None leaves the gradient as it is.
         mode, input_gradient: see :func:`mmadder.ops.adder_conv2d`.
         padding_mode: 'zeros'.
+        center: take the mean over the filters (of each group) off the
+            adder's output, per sample and position, before the bias. Not
+            part of the paper; see :func:`mmadder.ops.adder_conv2d`.
     Input:
         (N, in_channels, H, W), float32 or float64; half types are computed
         in float32.
@@ -61,6 +71,11 @@ class AdderConv2d(nn.Module):
     transposed = False
     output_padding = (0, 0)
 
+    # Of layers pickled before these existed.
+    center = False
+    _fraction = 1.
+    center_convolution, scale_gradient = False, True  # while t < 1
+
     def __init__(self,
                  in_channels: int,
                  out_channels: int,
@@ -74,7 +89,8 @@ class AdderConv2d(nn.Module):
                  eta: float | None = 0.2,
                  mode: str = 'auto',
                  input_gradient: str = 'hardtanh',
-                 padding_mode: str = 'zeros'):
+                 padding_mode: str = 'zeros',
+                 center: bool = False):
         super().__init__()
         _check_channels(in_channels, out_channels, groups)
         if eta is not None and not eta > 0:
@@ -83,6 +99,11 @@ class AdderConv2d(nn.Module):
             raise ValueError(
                 f"padding_mode must be 'zeros', got {padding_mode!r}; pad "
                 'the input with a layer before this one')
+        if center and out_channels == groups:
+            raise ValueError(
+                'center needs two filters or more in a group, got '
+                f'out_channels={out_channels} and groups={groups}: less their '
+                'own mean, all outputs would be zero')
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = _checked_pair('kernel_size', kernel_size, 1)
@@ -94,6 +115,7 @@ class AdderConv2d(nn.Module):
         self.mode = mode
         self.input_gradient = input_gradient
         self.padding_mode = padding_mode
+        self.center = center
         self.weight = nn.Parameter(torch.empty(
             out_channels, in_channels // groups, *self.kernel_size))
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
@@ -113,6 +135,35 @@ class AdderConv2d(nn.Module):
         norm = self.awn or self.ws
         return self.weight if norm is None else norm(self.weight)
 
+    @property
+    def adder_fraction(self) -> float:
+        """t: 0 a convolution, 1 an adder, in between their mixture."""
+        return self._fraction
+
+    def set_adder_fraction(self, fraction: float) -> None:
+        """Set t, and keep it as a buffer in checkpoints from now on.
+
+        Raises:
+            ValueError: not within 0 and 1.
+        """
+        if not 0 <= fraction <= 1:
+            raise ValueError('adder_fraction must lie between 0 (convolution) '
+                             f'and 1 (adder), got {fraction}')
+        self._fraction = float(fraction)
+        if FRACTION not in self._buffers:
+            self.register_buffer(FRACTION, self.weight.new_empty(
+                (), dtype=torch.float64))
+        self._buffers[FRACTION].fill_(fraction)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        key = prefix + FRACTION
+        if key in state_dict:
+            self.set_adder_fraction(float(state_dict[key]))
+        elif FRACTION in self._buffers and f'{prefix}weight' in state_dict:
+            self.set_adder_fraction(1)  # the file of an adder
+            state_dict = {**state_dict, key: self._buffers[FRACTION]}
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def init_weights(self) -> None:
         """Draw the weight from N(0, 1), as AdderNet; reset norm and bias."""
         nn.init.normal_(self.weight)
@@ -122,13 +173,31 @@ class AdderConv2d(nn.Module):
             self.awn.init_weights()
 
     def forward(self, input: Tensor) -> Tensor:
-        weight = self.normalized_weight
-        if self.eta is not None:
+        weight, t = self.normalized_weight, self._fraction
+        if self.eta is not None and (t == 1 or self.scale_gradient):
             weight = local_gradient_scaling(weight, self.eta)
+        geometry = self.stride, self.padding, self.dilation, self.groups
+        if t < 1:
+            return self._mixture(input, weight, geometry, t)
         return adder_conv2d(
-            input, weight, self.bias, self.stride, self.padding,
-            self.dilation, self.groups, mode=self.mode,
-            input_gradient=self.input_gradient)
+            input, weight, self.bias, *geometry, mode=self.mode,
+            input_gradient=self.input_gradient, center=self.center)
+
+    def _mixture(self, input, weight, geometry, t):
+        """Both terms by operators of their own; at t = 0, the first alone."""
+        bias = None if t or self.center_convolution else self.bias
+        output = F.conv2d(input, weight, bias, *geometry)
+        if self.center_convolution:
+            filters = output.float().unflatten(1, (self.groups, -1))
+            output = (filters - filters.mean(2, keepdim=True)).flatten(1, 2)
+        if t:
+            adder = adder_conv2d(
+                input, weight, None, *geometry, mode=self.mode,
+                input_gradient=self.input_gradient, center=self.center)
+            output = output.to(adder.dtype).lerp(adder, t)
+        if self.bias is None or bias is not None:
+            return output
+        return output + self.bias.view(1, -1, 1, 1)
 
     def extra_repr(self) -> str:
         return (f'{self.in_channels}, {self.out_channels}, '
@@ -136,7 +205,10 @@ class AdderConv2d(nn.Module):
                 f'padding={self.padding}, dilation={self.dilation}, '
                 f'groups={self.groups}, bias={self.bias is not None}, '
                 f'eta={self.eta}, mode={self.mode!r}, '
-                f'input_gradient={self.input_gradient!r}')
+                f'input_gradient={self.input_gradient!r}, '
+                f'center={self.center}'
+                + ('' if self._fraction == 1
+                   else f', adder_fraction={self._fraction:.3g}'))
 
 
 def _check_channels(in_channels, out_channels, groups):

@@ -15,7 +15,8 @@ Extent = int | tuple[int, int]  # one for both axes, or (h, w)
 def adder_conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None,
                  stride: Extent = 1, padding: Extent = 0,
                  dilation: Extent = 1, groups: int = 1, *, mode: str = 'auto',
-                 input_gradient: str = 'hardtanh') -> Tensor:
+                 input_gradient: str = 'hardtanh',
+                 center: bool = False) -> Tensor:
     r"""Score each window by its negative l1 distance to each filter.
 
     .. math:: Y_{n,o,h,w} = b_o - \sum_{c,i,j}
@@ -49,15 +50,24 @@ def adder_conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None,
             'max' an error.
         input_gradient (str): 'hardtanh' or 'sign' of W - X for dY/dX;
             AdderDet (arXiv:2112.13608) trains with the latter.
+        center (bool): take off the mean over the filters of a group, per
+            sample and position, before the bias: Y - mean_o Y. It is the
+            part of the distances that no filter differs in. Its gradients
+            are those of the centered output. Rounding stays relative to
+            the distances that are centered: with mode 'auto' the error is
+            below 4e-6 (sum \|x - w\| + its mean over the filters), and a
+            half type's result is centered before it is rounded. Not part of
+            the paper.
 
     Returns:
         Tensor: (N, C_out, H_out, W_out) of input's dtype, float32 under
         autocast; H_out = (H + 2p - d(K_h - 1) - 1)//s + 1. No value exceeds
-        its bias. N = 0 gives an empty tensor.
+        its bias, if it is not centered. N = 0 gives an empty tensor.
 
     Raises:
-        ValueError: wrong rank, channels, groups, mode or an empty output;
-            the message names the argument and the shapes.
+        ValueError: wrong rank, channels, groups, mode or an empty output, or
+            center with one filter in a group; the message names the argument
+            and the shapes.
         RuntimeError: mixed dtypes or devices, or kernels not built.
 
     Example:
@@ -70,7 +80,7 @@ def adder_conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None,
     _check(input, weight, bias, mode, input_gradient)
     output = torch.ops.mmadder.adder_conv2d(
         input, weight, _pair(stride), _pair(padding), _pair(dilation), groups,
-        mode, input_gradient)
+        mode, input_gradient, center)
     return output if bias is None else output + bias.view(1, -1, 1, 1)
 
 
@@ -124,7 +134,7 @@ def output_size(
 
 
 def _fake_forward(input, weight, stride, padding, dilation, groups, mode,
-                  input_gradient):
+                  input_gradient, center=False):
     return input.new_empty(
         output_size(input, weight, stride, padding, dilation))
 
@@ -140,13 +150,15 @@ def _fake_weight_grad(grad_output, input, weight, stride, padding, dilation,
 
 
 def _setup_context(ctx, inputs, output):
-    input, weight, *geometry, _, ctx.input_gradient = inputs
+    input, weight, *geometry, _, ctx.input_gradient, ctx.center = inputs
     ctx.save_for_backward(input, weight)
     ctx.geometry = geometry
 
 
 def _backward(ctx, grad_output):
     input, weight = ctx.saved_tensors
+    if ctx.center:
+        grad_output = _centered(grad_output, ctx.geometry[-1])
     grad_input = grad_weight = None
     if ctx.needs_input_grad[0]:
         grad_input = torch.ops.mmadder.adder_conv2d_input_grad(
@@ -154,7 +166,12 @@ def _backward(ctx, grad_output):
     if ctx.needs_input_grad[1]:
         grad_weight = torch.ops.mmadder.adder_conv2d_weight_grad(
             grad_output, input, weight, *ctx.geometry)
-    return grad_input, grad_weight, *[None] * 6
+    return grad_input, grad_weight, *[None] * 7
+
+
+def _centered(output, groups):
+    filters = output.unflatten(1, (groups, -1))
+    return (filters - filters.mean(2, keepdim=True)).flatten(1, 2)
 
 
 if is_built():

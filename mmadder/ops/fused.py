@@ -6,7 +6,7 @@ ReLU that follow it::
 
     relu((Y - mean) * scale + bias + residual)
 
-mean, scale and bias are (C_out,), residual is shaped like the output or
+``center`` takes the mean over a group's filters off Y first. mean, scale and bias are (C_out,), residual is shaped like the output or
 None. They have no gradient. :mod:`mmadder.inference` puts them into models.
 """
 import torch
@@ -31,13 +31,13 @@ def pack_weight(weight: Tensor, groups: int = 1) -> Tensor:
 
 
 def _fake_fused(input, weight, packed_weight, mean, scale, bias, residual,
-                relu, stride, padding, dilation, groups, mode):
+                relu, stride, padding, dilation, groups, mode, center=False):
     return _fake_output(input, weight, mean, stride, padding, dilation)
 
 
 def _fake_int8(input, weight, packed_weight, code_scale, zero_point, mean,
                scale, bias, residual, relu, stride, padding, dilation,
-               groups):
+               groups, center=False):
     return _fake_output(input, weight, mean, stride, padding, dilation)
 
 

@@ -36,28 +36,38 @@ def output_shape(input: Tensor, weight: Tensor, stride: Extent = 1,
 
 def adder_conv2d(input: Tensor, weight: Tensor, stride: Extent = 1,
                  padding: Extent = 0, dilation: Extent = 1,
-                 groups: int = 1) -> Tensor:
-    """Forward: (N, C_in, H, W) to (N, C_out, H_out, W_out)."""
+                 groups: int = 1, center: bool = False) -> Tensor:
+    """Forward: (N, C_in, H, W) to (N, C_out, H_out, W_out).
+
+    ``center`` takes off the mean over each group's filters.
+    """
     difference = _differences(
         input, weight, stride, padding, dilation, groups)
+    distance = difference.abs().sum(3)
+    if center:
+        distance = distance - distance.mean(2, keepdim=True)
     shape = output_shape(input, weight, stride, padding, dilation)
-    return -difference.abs().sum(3).reshape(shape)
+    return -distance.reshape(shape)
 
 
 def adder_conv2d_backward(
         grad_output: Tensor, input: Tensor, weight: Tensor,
         stride: Extent = 1, padding: Extent = 0, dilation: Extent = 1,
-        groups: int = 1, input_gradient: str = 'hardtanh'
-) -> tuple[Tensor, Tensor]:
+        groups: int = 1, input_gradient: str = 'hardtanh',
+        center: bool = False) -> tuple[Tensor, Tensor]:
     """Surrogate gradients (grad_input, grad_weight), raw and unscaled.
 
     dY/dW = X - W; dY/dX = clip(W - X, -1, 1), or sign(W - X) with
-    ``input_gradient='sign'``.
+    ``input_gradient='sign'``. Those of a centered output meet grad_output
+    less its mean over each group's filters, as the transpose of centering is
+    centering.
     """
     difference = _differences(
         input, weight, stride, padding, dilation, groups)
     grad = grad_output.reshape(
         len(input), groups, len(weight) // groups, 1, -1)
+    if center:
+        grad = grad - grad.mean(2, keepdim=True)
     grad_weight = (difference * grad).sum((0, 4)).view_as(weight)
     clip = torch.sign if input_gradient == 'sign' else F.hardtanh
     columns = (clip(-difference) * grad).sum(2).flatten(1, 2)

@@ -17,6 +17,7 @@ from .metrics import (
     best,
     choose_metric,
     is_loss,
+    is_of_adders,
     metrics_of,
     worsening,
 )
@@ -91,19 +92,26 @@ def measure(run: Run, metric: str) -> dict[str, Any]:
     ``mean_change``, the mean absolute difference between one and the next,
     and ``largest_drop`` from one to the next (of a loss: its largest rise),
     0 if there is none. Both are None if the half has fewer than two
-    evaluations.
+    evaluations. Evaluations of networks that are convolutions in part
+    (AnnealingHook) count nowhere; figures that this leaves nothing for are
+    None.
 
     Returns:
         dict: those, ``folder``, ``final`` and ``best`` metric, ``best_step``,
         ``evaluations``, ``loss`` (smoothed, at the end), ``minutes`` (wall
         time; None without log) and ``class_ap``.
     """
-    values = [record[metric] for record in run.val]
-    drops = worsening(metric, values[len(values) // 2:])
-    top = best(metric, values)
+    half = run.val[len(run.val) // 2:]
+    drops = worsening(
+        metric, [record[metric] for record in half if is_of_adders(record)])
+    counted = [record for record in run.val if is_of_adders(record)]
+    values = [record[metric] for record in counted]
+    top = best(metric, values) if values else None
     return dict(
-        folder=run.folder, final=values[-1], best=values[top],
-        best_step=run.val[top]['step'], evaluations=len(values),
+        folder=run.folder, final=values[-1] if values else None,
+        best=values[top] if values else None,
+        best_step=counted[top]['step'] if values else None,
+        evaluations=len(run.val),
         mean_change=float(np.abs(drops).mean()) if len(drops) else None,
         largest_drop=max(0., float(drops.max())) if len(drops) else None,
         loss=float(smooth([record['loss'] for record in run.train])[-1]),
@@ -200,6 +208,11 @@ def _notes(runs):
         notes.append('the last evaluations are of different steps, '
                      + ', '.join(f'{run.val[-1]["step"]} in {folder}'
                                  for (_, folder), run in runs.items()))
+    mixed = [folder for (_, folder), run in runs.items()
+             if not is_of_adders(run.val[-1])]
+    if mixed:
+        notes.append('still convolutions in part, so without final figures: '
+                     + ', '.join(mixed))
     broken = [folder for (_, folder), run in runs.items()
               if not all(math.isfinite(r['loss']) for r in run.train)]
     if broken:

@@ -19,6 +19,7 @@ from .metrics import (
     in_percent,
     is_loss,
     is_metric,
+    is_of_adders,
     label,
     worsening,
 )
@@ -42,7 +43,8 @@ def read_curves(path: str | Path) -> Curves:
     Returns:
         dict: ``unit``, 'epoch' or 'iteration'; ``train``, (step, loss)
         pairs, the mean of an epoch's logged losses; ``validation``, metric
-        to (step, value) pairs.
+        to (step, value) pairs; ``convolutions``, the steps of those that are
+        of networks on their way to adders.
     Raises:
         InputError: no scalars were written yet.
     """
@@ -63,7 +65,9 @@ def read_curves(path: str | Path) -> Curves:
         unit='epoch' if by_epoch else 'iteration',
         train=[(step, float(np.mean(values)))
                for step, values in losses.items()],
-        validation=curves)
+        validation=curves,
+        convolutions={record['step'] for record in val
+                      if not is_of_adders(record)})
 
 
 def choose_curve(runs: Mapping[str, Curves],
@@ -109,9 +113,13 @@ def summarize(run: Curves, metric: str) -> dict[str, Any]:
 
     Returns:
         dict: ``last``, ``best``, ``best_step``, :func:`smoothness` and
-        ``train``, the last training loss. Percent for shares.
+        ``train``, the last training loss. Percent for shares. Validations of
+        networks on their way to adders do not count; NaN if all are.
     """
-    steps, values = zip(*run['validation'][metric])
+    points = [point for point in run['validation'][metric]
+              if point[0] not in run.get('convolutions', ())]
+    steps, values = zip(*points or [(run['validation'][metric][-1][0],
+                                     math.nan)])
     values = in_percent(metric, values)
     top = best(metric, values)
     return dict(

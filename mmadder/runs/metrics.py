@@ -10,7 +10,10 @@ TEST_LOSS = 'test/cross_entropy'
 METRICS = ('pascal_voc/mAP', 'coco/bbox_mAP', 'accuracy/top1')
 # Of MMPretrain, whose metrics are percent; those of MMDetection are shares.
 PERCENT = ('accuracy/', 'single-label/', 'multi-label/', 'retrieval/')
-NO_METRICS = {'step', 'time', 'data_time', 'memory', 'epoch', 'iter'}
+# Of validations on the way from convolutions (0) to adders (1).
+ADDER_FRACTION = 'adder_fraction'
+NO_METRICS = {'step', 'time', 'data_time', 'memory', 'epoch', 'iter',
+              ADDER_FRACTION}
 
 
 def metrics_of(records: Iterable[Mapping]) -> list[str]:
@@ -19,6 +22,14 @@ def metrics_of(records: Iterable[Mapping]) -> list[str]:
     keys = dict.fromkeys(key for record in records for key in record)
     return [key for key in keys
             if all(is_metric(key, record.get(key)) for record in records)]
+
+
+def is_of_adders(record: Mapping) -> bool:
+    """Whether a validation was of the network that the training is for.
+
+    While AnnealingHook leads convolutions to adders, it is not.
+    """
+    return record.get(ADDER_FRACTION, 1) >= 1
 
 
 def is_metric(key: str, value: object) -> bool:

@@ -2,7 +2,7 @@
 // emulation.py, which writes it and compares the results.
 //   emulate PROBLEMS RESULTS
 //   emulate far
-// A problem: 19 int32 (below), then input, weight and grad_output as float64.
+// A problem: 20 int32 (below), then input, weight and grad_output as float64.
 // Its results: one float64 that tells the kernels used, output and
 // grad_input.
 #include <sys/mman.h>
@@ -17,6 +17,7 @@ struct Problem {
   int dtype, form, multiprocessors, order, seed;
   int batch, in_channels, in_h, in_w, out_channels, kernel_h, kernel_w;
   int stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups;
+  int center;
 
   Shape shape() const {
     // clang-format off
@@ -91,7 +92,8 @@ void run(const Problem& p, FILE* in, FILE* out) {
   input.read(in), weight.read(in), grad_output.read(in);
   const emulation::Launcher launch;
 
-  const Plan forward = plan_forward(s, (DType)p.dtype, p.multiprocessors);
+  const Plan forward =
+      plan_forward(s, (DType)p.dtype, p.multiprocessors, p.center);
   {
     Buffer<char> packed(forward.packed_bytes);
     Buffer<float> partial(forward.partial_numel);
@@ -153,7 +155,7 @@ void run_far(int filters) {
 
   const auto check = [&](const Shape& s, const float* x, const float* g,
                          float* y, float* dx, emulation::Launcher launch) {
-    const Plan forward = plan_forward(s, DType::kFloat, 1);
+    const Plan forward = plan_forward(s, DType::kFloat, 1, false);
     const Plan backward = plan_input_grad(s, DType::kFloat, 1);
     if (forward.direct || backward.direct || forward.blocks.splits > 1 ||
         forward.packed_bytes > (int64_t)packed.size() * 4)

@@ -20,14 +20,15 @@ at::Tensor dense(const at::Tensor& tensor, at::ScalarType dtype) {
 at::Tensor adder_conv2d_cpu(
     const at::Tensor& input, const at::Tensor& weight, at::IntArrayRef stride,
     at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups,
-    c10::string_view mode, c10::string_view input_gradient) {
+    c10::string_view mode, c10::string_view input_gradient, bool center) {
   check_memory("adder_conv2d", input, weight, "weight");
   const auto g = conv2d_geometry(
       input.sizes(), weight.sizes(), stride, padding, dilation, groups);
+  check_center(g, center);
   if (skips_pixels(g))
     return adder_conv2d_cpu(
         met_pixels(g, input), weight, {1, 1}, padding, dilation, groups, mode,
-        input_gradient);
+        input_gradient, center);
   const auto form = parse_mode(mode);
   const auto dtype = compute_type(input);
   const auto w = dense(weight, dtype);
@@ -39,11 +40,19 @@ at::Tensor adder_conv2d_cpu(
     cpu::adder_conv2d_f64(
         g, dense(input, dtype).const_data_ptr<double>(),
         w.const_data_ptr<double>(), output.mutable_data_ptr<double>());
+    if (center) {
+      const auto filters =
+          output.view({g.batch, g.groups, -1, g.out_h, g.out_w});
+      filters.sub_(filters.mean(2, /*keepdim=*/true));
+    }
     return output;
   }
   const auto x = readable(input);
-  if (cpu::adder_conv2d_f32(g, form, images(x), w.const_data_ptr<float>(),
-                            nullptr, {}, output.mutable_data_ptr<float>()))
+  cpu::Epilogue epilogue;
+  epilogue.center = center;
+  if (cpu::adder_conv2d_f32(
+          g, form, images(x), w.const_data_ptr<float>(), nullptr, epilogue,
+          output.mutable_data_ptr<float>()))
     warn_exact();
   return output.to(input.scalar_type());
 }

@@ -5,7 +5,8 @@
 // scratch of [position][channel] sums collects one chunk of input channels
 // after the other (a chunk's weights stay in the first-level cache, and short
 // partial sums keep the rounding error small), and goes through the epilogue
-// to the output. A sum's order depends on the geometry alone, never on bands,
+// to the output. A centered output needs the sums of all blocks at once. A
+// sum's order depends on the geometry alone, never on bands,
 // so results are the same for any number of threads.
 #include <algorithm>
 #include <atomic>
@@ -49,15 +50,24 @@ class ForwardWorker {
         steps_);
     if (conv.form == kMax)
       find_sums(conv, band);
-    bool accurate = true;
+    const auto& weight = conv.weight;
+    const bool center = conv.epilogue.center;
+    const int64_t block = band.positions() * weight.width();
+    sums_.reserve(block * (center ? weight.out_blocks() : 1));
     for (int64_t ob = task.first_block; ob < task.last_block; ++ob) {
-      const int64_t width = conv.weight.vectors(ob) * conv.kernels.lanes;
-      sums_.reserve(band.positions() * width);
-      for (int64_t chunk = 0; chunk < conv.weight.chunks(); ++chunk)
-        add_chunk(conv, task, ob, chunk);
-      accurate &= store(conv, task, ob);
+      float* sums = sums_.get() + (center ? ob * block : 0);
+      for (int64_t chunk = 0; chunk < weight.chunks(); ++chunk)
+        add_chunk(conv, task, ob, chunk, sums);
+      if (!center && !store(conv, task, ob, sums))
+        return false;
     }
-    return accurate;
+    if (!center)
+      return true;
+    find_means(conv, band);
+    for (int64_t ob = 0; ob < weight.out_blocks(); ++ob)
+      if (!store(conv, task, ob, sums_.get() + ob * block))
+        return false;
+    return true;
   }
 
  private:
@@ -103,7 +113,7 @@ class ForwardWorker {
 
   // Adds a chunk of input blocks to the sums of all positions.
   void add_chunk(const Convolution& conv, const Task& task, int64_t out_block,
-                 int64_t chunk) {
+                 int64_t chunk, float* sums) {
     const auto& g = conv.g;
     const auto& band = task.band;
     const int64_t blocks = num_blocks(g.in_channels_per_group());
@@ -117,7 +127,6 @@ class ForwardWorker {
     const float* x_sums = x_sums_.get() + chunk * band.positions();
     const int64_t tiles =
         ceil_div(band.columns, conv.kernels.forward_tile[vectors]);
-    float* sums = sums_.get();
     for (int64_t n = 0; n < band.images; ++n)
       for (int64_t oh = 0; oh < band.rows; ++oh) {
         const float* row =
@@ -133,24 +142,47 @@ class ForwardWorker {
       }
   }
 
+  // The mean over the filters at each position, of all blocks' sums.
+  void find_means(const Convolution& conv, const Band& band) {
+    const int64_t positions = band.positions();
+    const int64_t channels = conv.g.out_channels_per_group();
+    totals_.assign(positions, 0.);
+    float* sums = sums_.get();
+    for (int64_t ob = 0; ob < conv.weight.out_blocks(); ++ob) {
+      const int64_t width = conv.weight.vectors(ob) * conv.kernels.lanes;
+      const int64_t used = channels - ob * conv.weight.width();
+      if (used < width)  // lanes without a filter
+        for (int64_t p = 0; p < positions; ++p)
+          std::fill(sums + p * width + used, sums + (p + 1) * width, 0.f);
+      conv.kernels.lane_sums(sums, width, positions, totals_.data());
+      sums += positions * conv.weight.width();
+    }
+    const double share = 1. / static_cast<double>(channels);
+    float* means = means_.reserve(positions + kBlock);  // read in blocks
+    std::fill(means + positions, means + positions + kBlock, 0.f);
+    for (int64_t p = 0; p < positions; ++p)
+      means[p] = static_cast<float>(totals_[p] * share);
+  }
+
   // Writes one block of output channels.
-  bool store(
-      const Convolution& conv, const Task& task, int64_t out_block) const {
+  bool store(const Convolution& conv, const Task& task, int64_t out_block,
+             const float* block_sums) const {
     const auto& g = conv.g;
     const auto& band = task.band;
     const int64_t width = conv.weight.vectors(out_block) * conv.kernels.lanes;
-    const int64_t first = out_block * kMaxVectors * conv.kernels.lanes;
+    const int64_t first = out_block * conv.weight.width();
     const int64_t channels = g.out_channels_per_group();
     const int64_t used = std::min(channels - first, width);
     const int64_t plane = g.out_h * g.out_w;
     const float* limits =
         conv.check ? conv.weight.limits(task.group, out_block) : nullptr;
+    const float* means = conv.epilogue.center ? means_.get() : nullptr;
     const float factor = conv.form == kMax ? -2.f : -1.f;
     bool accurate = true;
     for_each_run(
         band, g.out_w,
         [&](int64_t position, int64_t run, int64_t n, int64_t oh) {
-          const float* sums = sums_.get() + position * width;
+          const float* sums = block_sums + position * width;
           for (int64_t l = 0; l < used; l += kBlock) {
             const int64_t oc = task.group * channels + first + l;
             const int64_t out =
@@ -160,6 +192,7 @@ class ForwardWorker {
                   sums + p * width + l, width,
                   std::min<int64_t>(run - p, kBlock),
                   std::min<int64_t>(used - l, kBlock), factor,
+                  means ? means + position + p : nullptr,
                   limits ? limits + l : nullptr,
                   moved(conv.epilogue, oc, out + p), conv.output + out + p,
                   plane);
@@ -181,7 +214,8 @@ class ForwardWorker {
   Region region_{};
   int64_t image_ = 0;  // floats of a packed image
   std::vector<Step> steps_;
-  Buffer packed_, pixel_sums_, x_sums_, sums_;
+  Buffer packed_, pixel_sums_, x_sums_, sums_, means_;
+  std::vector<double> totals_;
 };
 
 // Returns false, with an unfinished output, if checked and not accurate.
@@ -189,8 +223,8 @@ bool convolve(const Convolution& conv) {
   const auto& g = conv.g;
   std::atomic<bool> accurate{true};
   for_each_task<ForwardWorker>(
-      g.batch, g.groups, conv.weight.out_blocks(), g.out_h, g.out_w,
-      [&](ForwardWorker& worker, const Task& task) {
+      g.batch, g.groups, conv.weight.out_blocks(), conv.epilogue.center,
+      g.out_h, g.out_w, [&](ForwardWorker& worker, const Task& task) {
         if (accurate.load(std::memory_order_relaxed) &&
             !worker.run(conv, task))
           accurate = false;

@@ -38,15 +38,21 @@ class EpilogueTensors {
   EpilogueTensors(
       const char* op, const Conv2dGeometry& g, const at::Tensor& mean,
       const at::Tensor& scale, const at::Tensor& bias,
-      const std::optional<at::Tensor>& residual, bool relu)
+      const std::optional<at::Tensor>& residual, bool relu, bool center)
       : mean_(mean.contiguous()),
         scale_(scale.contiguous()),
         bias_(bias.contiguous()) {
+    check_center(g, center);
     check_floats(op, "mean", mean, {g.out_channels});
     check_floats(op, "scale", scale, {g.out_channels});
     check_floats(op, "bias", bias, {g.out_channels});
-    epilogue_ = {mean_.const_data_ptr<float>(), scale_.const_data_ptr<float>(),
-                 bias_.const_data_ptr<float>(), nullptr, relu};
+    epilogue_ = {
+        mean_.const_data_ptr<float>(),
+        scale_.const_data_ptr<float>(),
+        bias_.const_data_ptr<float>(),
+        nullptr,
+        relu,
+        center};
     if (residual) {
       check_floats(op, "residual", *residual,
                    {g.batch, g.out_channels, g.out_h, g.out_w});
@@ -92,20 +98,21 @@ at::Tensor adder_conv2d_fused(
     const at::Tensor& scale, const at::Tensor& bias,
     const std::optional<at::Tensor>& residual, bool relu,
     at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation,
-    int64_t groups, c10::string_view mode) {
+    int64_t groups, c10::string_view mode, bool center) {
   const char* op = "adder_conv2d_fused";
   const auto g = conv2d_geometry(
       input.sizes(), weight.sizes(), stride, padding, dilation, groups);
   if (skips_pixels(g))
     return adder_conv2d_fused(
         met_pixels(g, input), weight, packed_weight, mean, scale, bias,
-        residual, relu, {1, 1}, padding, dilation, groups, mode);
+        residual, relu, {1, 1}, padding, dilation, groups, mode, center);
   check_floats(op, "input", input, input.sizes());
   check_floats(op, "weight", weight, weight.sizes());
   check_floats(
       op, "packed_weight", packed_weight, {cpu::packed_weight_size(g)});
   const auto form = parse_mode(mode);
-  const EpilogueTensors epilogue(op, g, mean, scale, bias, residual, relu);
+  const EpilogueTensors epilogue(
+      op, g, mean, scale, bias, residual, relu, center);
   const auto output =
       at::empty({g.batch, g.out_channels, g.out_h, g.out_w}, input.options());
   const auto x = readable(input), w = weight.contiguous();
@@ -124,14 +131,15 @@ at::Tensor adder_conv2d_int8(
     const at::Tensor& mean, const at::Tensor& scale, const at::Tensor& bias,
     const std::optional<at::Tensor>& residual, bool relu,
     at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation,
-    int64_t groups) {
+    int64_t groups, bool center) {
   const char* op = "adder_conv2d_int8";
   const auto g = conv2d_geometry(
       input.sizes(), weight.sizes(), stride, padding, dilation, groups);
   if (skips_pixels(g))
     return adder_conv2d_int8(
         met_pixels(g, input), weight, packed_weight, code_scale, zero_point,
-        mean, scale, bias, residual, relu, {1, 1}, padding, dilation, groups);
+        mean, scale, bias, residual, relu, {1, 1}, padding, dilation, groups,
+        center);
   TORCH_CHECK(
       input.device().is_cpu() &&
           (input.scalar_type() == at::kByte ||
@@ -151,12 +159,18 @@ at::Tensor adder_conv2d_int8(
       ": code_scale must be positive and finite, got ", code_scale);
   TORCH_CHECK_VALUE(zero_point >= 0 && zero_point <= 255, op,
                     ": zero_point must be a code, 0 to 255, got ", zero_point);
+  const int64_t terms = g.in_channels_per_group() * g.taps();
+  const int64_t most = std::numeric_limits<int32_t>::max() / 255;
   TORCH_CHECK_VALUE(
-      g.in_channels_per_group() * g.taps() <
-          std::numeric_limits<int32_t>::max() / 255,
-      op, ": a sum over ", g.in_channels_per_group() * g.taps(),
-      " codes overflows 32 bits");
-  const EpilogueTensors epilogue(op, g, mean, scale, bias, residual, relu);
+      terms < most, op, ": a sum over ", terms, " codes overflows 32 bits");
+  TORCH_CHECK_VALUE(
+      !center || terms < most / g.out_channels_per_group(), op,
+      ": center "
+      "sums over ",
+      terms, " codes and ", g.out_channels_per_group(),
+      " filters, which overflows 32 bits; leave this layer in float");
+  const EpilogueTensors epilogue(
+      op, g, mean, scale, bias, residual, relu, center);
   const auto output =
       at::empty({g.batch, g.out_channels, g.out_h, g.out_w}, mean.options());
   if (output.numel() == 0)

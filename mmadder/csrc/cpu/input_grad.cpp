@@ -322,7 +322,7 @@ class GradientWorker {
                 in + c * kBlock, kBlock,
                 std::min<int64_t>(band.columns - c, kBlock),
                 std::min<int64_t>(channels_ - b * kBlock, kBlock), 1.f,
-                nullptr, {}, out + c, plane);
+                nullptr, nullptr, {}, out + c, plane);
         }
   }
 
@@ -373,8 +373,8 @@ void adder_conv2d_input_grad_f32(
       g,           kernels, slope,  vectors,   phases,
       grad_output, input,   packed, grad_input};
   for_each_task<GradientWorker>(
-      g.batch, g.groups, ceil_div(packed.in_blocks(), aligned), g.in_h, g.in_w,
-      [&](GradientWorker& worker, Task task) {
+      g.batch, g.groups, ceil_div(packed.in_blocks(), aligned), false, g.in_h,
+      g.in_w, [&](GradientWorker& worker, Task task) {
         task.first_block *= aligned;
         task.last_block =
             std::min(task.last_block * aligned, packed.in_blocks());

@@ -228,16 +228,25 @@ class CodeWorker {
     find_steps(
         g, region_, blocks, kBlockBytes,
         [&](int64_t b) { return num_eights(channels, b); }, steps_);
-    sums_.reserve(band.positions() * conv.weight.width());
+    const bool center = conv.epilogue.center;
+    const int64_t block = band.positions() * conv.weight.width();
+    sums_.reserve(block * (center ? conv.weight.out_blocks() : 1));
     for (int64_t ob = task.first_block; ob < task.last_block; ++ob) {
-      add_all(conv, task, ob);
-      store(conv, task, ob);
+      int32_t* sums = this->sums() + (center ? ob * block : 0);
+      add_all(conv, task, ob, sums);
+      if (!center)
+        store(conv, task, ob, sums);
     }
+    if (!center)
+      return;
+    find_totals(conv, band);
+    for (int64_t ob = 0; ob < conv.weight.out_blocks(); ++ob)
+      store(conv, task, ob, this->sums() + ob * block);
   }
 
  private:
   void add_all(const CodeConvolution<Input>& conv, const Task& task,
-               int64_t out_block) {
+               int64_t out_block, int32_t* first_sum) {
     const auto& g = conv.g;
     const auto& band = task.band;
     const int64_t blocks = ceil_div(g.in_channels_per_group(), kChannels);
@@ -248,7 +257,7 @@ class CodeWorker {
       const Step* steps = steps_.data() + b * g.taps();
       const int64_t num_steps = (std::min(b + chunk, blocks) - b) * g.taps();
       const uint8_t* w = conv.weight.block(task.group, out_block, b);
-      int32_t* sums = this->sums();
+      int32_t* sums = first_sum;
       for (int64_t n = 0; n < band.images; ++n)
         for (int64_t oh = 0; oh < band.rows; ++oh) {
           const uint8_t* row =
@@ -264,15 +273,33 @@ class CodeWorker {
     }
   }
 
-  // Sums become floats, exact up to 2^24, and go through the epilogue.
+  // The sum over the filters at each position, of all blocks' sums.
+  void find_totals(const CodeConvolution<Input>& conv, const Band& band) {
+    const int64_t positions = band.positions(), width = conv.weight.width();
+    const int64_t outputs = conv.g.out_channels_per_group();
+    totals_.assign(positions, 0);
+    for (int64_t ob = 0; ob < conv.weight.out_blocks(); ++ob) {
+      const int64_t used = std::min(width, outputs - ob * width);
+      const int32_t* sums = this->sums() + ob * positions * width;
+      for (int64_t p = 0; p < positions; ++p)
+        for (int64_t l = 0; l < used; ++l)
+          totals_[p] += sums[p * width + l];
+    }
+  }
+
+  // Sums become floats, exact up to 2^24, and go through the epilogue. With
+  // center they are C times as large less the total, both exact integers.
   void store(const CodeConvolution<Input>& conv, const Task& task,
-             int64_t out_block) {
+             int64_t out_block, const int32_t* block_sums) {
     const auto& g = conv.g;
     const int64_t width = conv.weight.width();
     const int64_t outputs = g.out_channels_per_group();
     const int64_t used = std::min(width, outputs - out_block * width);
     const int64_t plane = g.out_h * g.out_w;
     const int64_t oc = task.group * outputs + out_block * width;
+    const bool center = conv.epilogue.center;
+    const int32_t times = center ? static_cast<int32_t>(outputs) : 1;
+    const float factor = -conv.codes.scale / static_cast<float>(times);
     float distances[kBlock * kMaxVectors * kEight];
     for_each_run(
         task.band, g.out_w,
@@ -281,16 +308,19 @@ class CodeWorker {
               oh * g.out_w + task.band.column;
           for (int64_t p = 0; p < run; p += kBlock) {
             const int64_t positions = std::min<int64_t>(run - p, kBlock);
-            const int32_t* sums = this->sums() + (position + p) * width;
-            for (int64_t k = 0; k < positions * width; ++k)
-              distances[k] = static_cast<float>(sums[k]);
+            const int32_t* sums = block_sums + (position + p) * width;
+            for (int64_t i = 0; i < positions; ++i) {
+              const int32_t total = center ? totals_[position + p + i] : 0;
+              for (int64_t k = i * width; k < (i + 1) * width; ++k)
+                distances[k] = static_cast<float>(times * sums[k] - total);
+            }
             Epilogue e = conv.epilogue;
             e.mean += oc, e.scale += oc, e.bias += oc;
             if (e.residual)
               e.residual += out + p;
             conv.kernels.store(
-                distances, width, positions, used, -conv.codes.scale, nullptr,
-                e, conv.output + out + p, plane);
+                distances, width, positions, used, factor, nullptr, nullptr, e,
+                conv.output + out + p, plane);
           }
         });
   }
@@ -304,6 +334,7 @@ class CodeWorker {
   int64_t image_ = 0;  // bytes of a packed image
   std::vector<Step> steps_;
   Buffer packed_, sums_;
+  std::vector<int32_t> totals_;
 };
 
 }  // namespace
@@ -330,8 +361,8 @@ void adder_conv2d_u8(
   const CodeConvolution<Input> conv{
       g, kernels, input, packed, codes, epilogue, output};
   for_each_task<CodeWorker<Input>>(
-      g.batch, g.groups, packed.out_blocks(), g.out_h, g.out_w,
-      [&](CodeWorker<Input>& worker, const Task& task) {
+      g.batch, g.groups, packed.out_blocks(), epilogue.center, g.out_h,
+      g.out_w, [&](CodeWorker<Input>& worker, const Task& task) {
         worker.run(conv, task);
       });
 }

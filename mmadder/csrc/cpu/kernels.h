@@ -30,7 +30,8 @@ struct Step {
 };
 
 // What becomes of a distance d on its way to the output:
-//   y = factor * d,  y = (y - mean) * scale + bias,  y += residual,
+//   y = factor * d,  less the mean of y over the group's filters if center,
+//   y = (y - mean) * scale + bias,  y += residual,
 //   y = max(y, 0) if relu.
 // mean, scale and bias: (out_channels,), all or none. residual: like output.
 struct Epilogue {
@@ -39,6 +40,7 @@ struct Epilogue {
   const float* bias = nullptr;
   const float* residual = nullptr;
   bool relu = false;
+  bool center = false;
 };
 
 // Sums over all steps into sums[tile][vectors * lanes], or adds to them:
@@ -66,13 +68,18 @@ using TransposeKernel = void (*)(
     const float* src, int64_t src_stride, int64_t rows, int64_t columns,
     const float* shift, float* dst);
 
-// dst[channel][position] = epilogue(factor * sums[position][channel]), up to
-// 16 x 16. The epilogue's pointers are those of the first channel; residual
-// lies like dst. With limits, returns whether all sums reach limits[channel].
+// dst[channel][position] = epilogue(factor * (sums[position][channel] -
+// means[position])), up to 16 x 16; means has 16 floats or is null. The
+// epilogue's pointers are those of the first channel; residual lies like dst.
+// With limits, returns whether all sums reach limits[channel].
 using StoreKernel = bool (*)(
     const float* sums, int64_t sums_stride, int64_t positions,
-    int64_t channels, float factor, const float* limits,
+    int64_t channels, float factor, const float* means, const float* limits,
     const Epilogue& epilogue, float* dst, int64_t dst_stride);
+
+// totals[position] += sum of sums[position][lanes].
+using LaneSumsKernel = void (*)(
+    const float* sums, int64_t lanes, int64_t positions, double* totals);
 
 // sums[pixel] = half the sum over all blocks of packed[block][pixel][16].
 using ChannelSumsKernel = void (*)(
@@ -102,6 +109,7 @@ struct Kernels {
       input_grad[kNumInputGradients][kMaxVectors + 1][kMaxTile + 1];
   TransposeKernel transpose;
   StoreKernel store;
+  LaneSumsKernel lane_sums;
   ChannelSumsKernel channel_sums;
   WeightSumsKernel weight_sums[kMaxVectors + 1];
   int byte_outputs;  // output channels in a vector of bytes

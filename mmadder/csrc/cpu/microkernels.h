@@ -131,7 +131,7 @@ void input_grad_f32(
 template <class V>
 bool store_f32(
     const float* sums, int64_t sums_stride, int64_t positions,
-    int64_t channels, float factor, const float* limits,
+    int64_t channels, float factor, const float* means, const float* limits,
     const Epilogue& epilogue, float* dst, int64_t dst_stride) {
   alignas(64) float tile[kBlock][kBlock], part[kBlock] = {};
   V::transpose(sums, sums_stride, positions, channels, kZeros, tile[0]);
@@ -149,9 +149,11 @@ bool store_f32(
         tile[c][p] = limits[c];
 #pragma GCC unroll 4
     for (int i = 0; i < kBlock; i += V::lanes) {
-      const auto sum = V::load(tile[c] + i);
+      auto sum = V::load(tile[c] + i);
       if (limits)
         below |= V::any_below(sum, V::set(limits[c]));
+      if (means)
+        sum = V::sub(sum, V::load(means + i));
       auto y = V::mul(sum, V::set(factor));
       if (epilogue.scale)
         y = V::multiply_add(
@@ -167,6 +169,17 @@ bool store_f32(
       std::memcpy(dst + c * dst_stride, part, bytes);
   }
   return !below;
+}
+
+template <class V>
+void lane_sums_f32(
+    const float* sums, int64_t lanes, int64_t positions, double* totals) {
+  for (int64_t p = 0; p < positions; ++p, sums += lanes) {
+    auto sum = V::load(sums);
+    for (int64_t l = V::lanes; l < lanes; l += V::lanes)
+      sum = V::add(sum, V::load(sums + l));
+    totals[p] += V::sum(sum);
+  }
 }
 
 template <class V, int kVectors>
@@ -250,6 +263,7 @@ Kernels make_kernels(const char* name) {
   set_input_grad<V, 2, kGrad2>(table);
   table.transpose = V::transpose;
   table.store = store_f32<V>;
+  table.lane_sums = lane_sums_f32<V>;
   table.channel_sums = channel_sums_f32<V>;
   table.weight_sums[1] = weight_sums_f32<V, 1>;
   table.weight_sums[2] = weight_sums_f32<V, 2>;

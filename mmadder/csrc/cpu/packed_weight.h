@@ -25,6 +25,7 @@ class PackedWeight {
 
   void pack(const float* weight, Form form);
 
+  int64_t width() const { return width_; }  // channels of a whole block
   int64_t out_blocks() const { return ceil_div(out_channels_, width_); }
   int64_t vectors(int64_t out_block) const;
   int64_t chunk_blocks() const { return chunk_; }

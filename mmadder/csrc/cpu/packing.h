@@ -94,12 +94,14 @@ inline std::vector<Band> make_bands(
   return bands;
 }
 
-// Several bands for each thread.
-inline int64_t band_positions(int64_t positions) {
+// Several bands for each thread; one at least if a band stays whole.
+inline int64_t band_positions(int64_t positions, bool whole) {
   const int64_t threads = at::get_num_threads();
+  const int64_t least =
+      whole ? std::clamp<int64_t>(ceil_div(positions, threads), 1, 64) : 64;
   return threads == 1
       ? kBandPositions
-      : std::clamp<int64_t>(positions / (4 * threads), 64, kBandPositions);
+      : std::clamp<int64_t>(positions / (4 * threads), least, kBandPositions);
 }
 
 // In how many parts to cut `blocks` of channels so that `tasks` bands become
@@ -119,14 +121,15 @@ struct Task {
 
 // Runs run(worker, task) until a result of (batch, groups, blocks of channels,
 // rows, columns) is done. A thread has a worker of its own and takes the next
-// task when it is free.
+// task when it is free. With `whole` a task has all blocks of its group.
 template <typename Worker, typename Run>
-void for_each_task(int64_t batch, int64_t groups, int64_t blocks, int64_t rows,
-                   int64_t columns, const Run& run) {
-  const auto bands =
-      make_bands(batch, rows, columns, band_positions(batch * rows * columns));
-  const int64_t whole = static_cast<int64_t>(bands.size()) * groups;
-  const int64_t parts = channel_parts(whole, blocks), tasks = whole * parts;
+void for_each_task(int64_t batch, int64_t groups, int64_t blocks, bool whole,
+                   int64_t rows, int64_t columns, const Run& run) {
+  const auto bands = make_bands(
+      batch, rows, columns, band_positions(batch * rows * columns, whole));
+  const int64_t pieces = static_cast<int64_t>(bands.size()) * groups;
+  const int64_t parts = whole ? 1 : channel_parts(pieces, blocks);
+  const int64_t tasks = pieces * parts;
   std::atomic<int64_t> next{0};
   const int64_t threads = std::min<int64_t>(at::get_num_threads(), tasks);
   at::parallel_for(0, threads, 1, [&](int64_t, int64_t) {

@@ -64,7 +64,7 @@ struct Scratch {
 at::Tensor adder_conv2d_cuda(
     const at::Tensor& input, const at::Tensor& weight, at::IntArrayRef stride,
     at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups,
-    c10::string_view mode, c10::string_view input_gradient) {
+    c10::string_view mode, c10::string_view input_gradient, bool center) {
   const char* name = "adder_conv2d";
   check_memory(name, input, weight, "weight");
   TORCH_CHECK_VALUE(
@@ -74,6 +74,7 @@ at::Tensor adder_conv2d_cuda(
   const auto dtype = dtype_of(name, input);
   const auto g = conv2d_geometry(
       input.sizes(), weight.sizes(), stride, padding, dilation, groups);
+  check_center(g, center);
   const c10::cuda::CUDAGuard guard(input.device());
   const auto x = input.contiguous(), w = weight.contiguous();
   const auto output =
@@ -81,8 +82,8 @@ at::Tensor adder_conv2d_cuda(
   if (output.numel() == 0)
     return output;
   const auto shape = shape_of(g);
-  const auto plan =
-      cuda::plan_forward(shape, dtype, multiprocessors(input.device()));
+  const auto plan = cuda::plan_forward(
+      shape, dtype, multiprocessors(input.device()), center);
   const Scratch scratch(plan, x);
   C10_CUDA_CHECK(cuda::launch_forward(
       dtype, plan, shape, x.const_data_ptr(), w.const_data_ptr(),

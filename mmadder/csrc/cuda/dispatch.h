@@ -2,6 +2,8 @@
 // a GPU and the emulation: launcher(kernel, blocks, threads, arguments...).
 #pragma once
 
+#include <type_traits>
+
 #include "elementwise.cuh"
 #include "forward.cuh"
 #include "input_grad.cuh"
@@ -40,6 +42,14 @@ inline unsigned blocks_for(int64_t elements) {
   return (unsigned)std::min<int64_t>(ceil_div(elements, kThreads), 1 << 16);
 }
 
+template <typename T, typename Sum, typename Launcher>
+void run_center(const Launcher& launch, const Plan& plan, const Shape& s,
+                const Sum* partial, T* output) {
+  launch(center_kernel<T, Sum>,
+         blocks_for((int64_t)s.batch * s.groups * s.out_plane()), kThreads,
+         partial, output, s, plan.blocks.splits);
+}
+
 template <typename Tile, bool WHOLE_TAPS, typename Shared, typename T,
           typename Launcher>
 void run_forward(const Launcher& launch, const Plan& plan, const Shape& s,
@@ -52,7 +62,9 @@ void run_forward(const Launcher& launch, const Plan& plan, const Shape& s,
          (unsigned)plan.block_count, Tile::kThreads, a.input,
          (const Shared*)packed, a.output, a.partial, s, plan.packing,
          plan.window, strides_of<T, Shared, Tile>(plan), plan.blocks);
-  if (plan.blocks.splits > 1)
+  if (plan.center)
+    run_center<T>(launch, plan, s, (const float*)a.partial, a.output);
+  else if (plan.blocks.splits > 1)
     launch(
         sum_partial_kernel<T>, blocks_for(s.out_numel()), kThreads,
         (const float*)a.partial, a.output, plan.blocks.splits, s.out_numel());
@@ -87,8 +99,18 @@ void dispatch_forward(const Launcher& launch, const Plan& plan, const Shape& s,
     if (!plan.direct)
       return run_forward_taps<32, 128, 4, 4>(launch, plan, s, a);
   }
-  launch(adder_conv2d_forward_direct_kernel<T>, blocks_for(s.out_numel()),
-         kThreads, a.input, a.weight, a.output, s);
+  const auto direct = [&](auto* output) {
+    using Output = std::remove_pointer_t<decltype(output)>;
+    launch(adder_conv2d_forward_direct_kernel<T, Output>,
+           blocks_for(s.out_numel()), kThreads, a.input, a.weight, output, s);
+    if (plan.center)
+      run_center<T>(launch, plan, s, (const Output*)output, a.output);
+  };
+  if constexpr (!is_same<T, double>) {
+    if (plan.center)
+      return direct(a.partial);
+  }
+  direct(a.output);
 }
 
 template <typename Tile, bool WHOLE_TAPS, InputGradient FORM, typename T,

@@ -91,10 +91,38 @@ __global__ void sum_partial_kernel(
   }
 }
 
-template <typename T>
+// output = the same sum, less its mean over the filters of a group at each
+// pixel. Both may be one memory where there is one split.
+template <typename T, typename Sum>
+__global__ void center_kernel(
+    const Sum* partial, T* output, const Shape s, int splits) {
+  constexpr int kRun = 16;  // short sums keep the rounding error small
+  const int64_t numel = s.out_numel(), plane = s.out_plane();
+  MMADDER_EACH(e, (int64_t)s.batch * s.groups * plane) {
+    const int64_t first = e / plane * s.out_per_group * plane + e % plane;
+    const auto value = [&](int filter) {
+      Sum sum = 0;
+      for (int split = 0; split < splits; ++split)
+        sum += partial[split * numel + first + filter * plane];
+      return sum;
+    };
+    Sum total = 0;
+    for (int begin = 0; begin < s.out_per_group; begin += kRun) {
+      Sum run = 0;
+      for (int m = begin; m < s.out_per_group && m < begin + kRun; ++m)
+        run += value(m);
+      total += run;
+    }
+    const Sum mean = total / s.out_per_group;
+    for (int m = 0; m < s.out_per_group; ++m)
+      output[first + m * plane] = convert<T>(value(m) - mean);
+  }
+}
+
+template <typename T, typename Output>
 __global__ void adder_conv2d_forward_direct_kernel(
     const T* __restrict__ input, const T* __restrict__ weight,
-    T* __restrict__ output, const Shape s) {
+    Output* __restrict__ output, const Shape s) {
   using Sum = typename SumType<T>::type;
   MMADDER_EACH(e, s.out_numel()) {  // (n, oc, oh, ow)
     const int ow = e % s.out_w;
@@ -121,7 +149,7 @@ __global__ void adder_conv2d_forward_direct_kernel(
         }
       }
     }
-    output[e] = convert<T>(sum);
+    output[e] = convert<Output>(sum);
   }
 }
 

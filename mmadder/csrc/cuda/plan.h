@@ -23,6 +23,7 @@ inline constexpr int kWideDepth = 16, kDepth = 8;
 inline constexpr int kThreads = 256;  // of kernels with one per element
 
 struct Plan {
+  bool center;      // less the mean over a group's filters
   bool direct;      // one thread per element
   bool half_pairs;  // float16 arithmetic within a step
   bool whole_taps;  // a step's depth divides the channels
@@ -112,13 +113,20 @@ inline PackedShape packed_shape(
 
 }  // namespace detail
 
-// sms: multiprocessors of the device. Equal numbers give equal bits.
-inline Plan plan_forward(const Shape& s, DType dtype, int sms) {
+// sms: multiprocessors of the device. Equal numbers give equal bits. A
+// centered output is computed from partial results, one split's at least;
+// those of float64 lie in the output itself.
+inline Plan plan_forward(const Shape& s, DType dtype, int sms, bool center) {
   Plan plan{};
+  plan.center = center;
   plan.direct = dtype == DType::kDouble || s.out_per_group < 8 ||
       s.in_per_group < 2 || !detail::fits_tiles(s);
-  if (plan.direct)
+  if (plan.direct) {
+    plan.blocks.splits = 1;
+    if (center && dtype != DType::kDouble)
+      plan.partial_numel = s.out_numel();
     return plan;
+  }
   plan.tile = detail::smallest_tile(kForwardTiles, s.out_per_group);
   plan.half_pairs = dtype == DType::kHalf && plan.tile.rows == 128 &&
       detail::whole_taps(s, s.in_per_group, kWideDepth);
@@ -137,6 +145,11 @@ inline Plan plan_forward(const Shape& s, DType dtype, int sms) {
   plan.window.set_taps(s.kernel_h, s.kernel_w);
   detail::set_blocks(plan, s.out_per_group, s.batch * s.out_plane(), s.groups,
                      depth, s.out_numel(), sms);
+  // set_blocks may have found too many blocks for a tiled launch.
+  if (plan.direct)
+    plan.blocks.splits = 1;
+  if (center && plan.blocks.splits == 1)
+    plan.partial_numel = s.out_numel();
   return plan;
 }
 

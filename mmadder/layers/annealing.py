@@ -1,0 +1,44 @@
+"""Models on the path from convolutions to adders."""
+from torch import nn
+
+from mmadder.errors import InputError
+
+from .adder_conv2d import AdderConv2d
+
+
+def find_adders(model: nn.Module) -> list[AdderConv2d]:
+    """Return the adder layers of a model, each once."""
+    return [module for module in model.modules()
+            if isinstance(module, AdderConv2d)]
+
+
+def adder_fraction(model: nn.Module) -> float:
+    """Return the smallest t of a model's adders; 1 if it has none."""
+    return min((layer.adder_fraction for layer in find_adders(model)),
+               default=1.)
+
+
+def set_adder_fraction(model: nn.Module, fraction: float) -> None:
+    """Set t of all adders of a model.
+
+    Args:
+        fraction: 0 for convolutions, 1 for adders.
+    """
+    for layer in find_adders(model):
+        layer.set_adder_fraction(fraction)
+
+
+def require_adders(model: nn.Module, action: str) -> None:
+    """Refuse a model that has not arrived at adders.
+
+    Args:
+        action: what is not possible, such as 'quantize'.
+    Raises:
+        InputError: an adder_fraction below 1.
+    """
+    fraction = adder_fraction(model)
+    if fraction < 1:
+        raise InputError(
+            f'{action}: the layers of this model are not adders yet '
+            f'(adder_fraction {fraction:.3g}; 0 is a convolution, 1 an '
+            'adder): finish its training with AnnealingHook first')
