@@ -6,6 +6,6 @@ from .loss_scale_hook import LossScaleHook
 from .statistics_hook import StatisticsHook
 
 __all__ = [
-    'AdderClipGradHook', 'AnnealingHook', 'CheckpointCheckHook', 'LossScaleHook',
-    'StatisticsHook', 'optimizer_warnings', 'spare_adders'
+    'AdderClipGradHook', 'AnnealingHook', 'CheckpointCheckHook',
+    'LossScaleHook', 'StatisticsHook', 'optimizer_warnings', 'spare_adders'
 ]

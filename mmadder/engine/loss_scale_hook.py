@@ -8,7 +8,6 @@ from mmengine.hooks import Hook
 from mmengine.optim import ApexOptimWrapper, OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
 
-from .annealing_hook import AnnealingHook
 from mmadder.errors import InputError
 from mmadder.layers import (
     adder_fraction,
@@ -16,6 +15,8 @@ from mmadder.layers import (
     set_averaging_group,
     set_loss_scale,
 )
+
+from .annealing_hook import AnnealingHook
 
 
 @HOOKS.register_module()

@@ -6,8 +6,9 @@ ReLU that follow it::
 
     relu((Y - mean) * scale + bias + residual)
 
-``center`` takes the mean over a group's filters off Y first. mean, scale and bias are (C_out,), residual is shaped like the output or
-None. They have no gradient. :mod:`mmadder.inference` puts them into models.
+``center`` takes the mean over a group's filters off Y first. mean, scale and
+bias are (C_out,), residual is shaped like the output or None. They have no
+gradient. :mod:`mmadder.inference` puts them into models.
 """
 import torch
 from torch import Tensor
