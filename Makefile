@@ -27,7 +27,7 @@ test: setup
 
 # Warnings are errors in the fast tests only.
 test-slow: setup
-	$(VENV)/bin/python -m pytest -q --durations=10 -m slow -W default
+	$(VENV)/bin/python -m pytest -q --durations=10 -m slow -W default $(PYTEST_OPTIONS)
 
 # Compiles into build/sanitized; the normal extension stays as it is.
 test-sanitized: setup

@@ -71,6 +71,18 @@ MUTANTS = {
         None),
     'a split too few in the sum': (
         'elementwise.cuh', 'split < splits', 'split < splits - 1', 1, None),
+    'a split too few in the centered sum': (
+        'elementwise.cuh', 'split < splits', 'split < splits - 1', 2, None),
+    'mean over the first filters only': (
+        'elementwise.cuh', 'begin < s.out_per_group; begin += kRun',
+        'begin < kRun; begin += kRun', 1, None),
+    'mean of the first group in every group': (
+        'elementwise.cuh', 'e / plane * s.out_per_group * plane + e % plane;',
+        'e / (plane * s.groups) * s.out_channels * plane + e % plane;', 1,
+        None),
+    'partial results of a centered output without their split': (
+        'plan.h', 'plan.partial_numel = s.out_numel();\n  return plan;',
+        'plan.partial_numel = 0;\n  return plan;', 1, 'address'),
     'offset of an image in 32 bits': (
         'forward.cuh', '((int64_t)at.image * s.in_channels + '
         'block.group * s.in_per_group) *\n              s.in_plane()',

@@ -43,7 +43,12 @@ def worst_errors(problem, result):
     g = problem.geometry
     x, w, grad = (t.double() for t in (
         problem.input, problem.weight, problem.grad_output))
-    expected = reference.adder_conv2d(x, w, *g.arguments)
+    distance = -reference.adder_conv2d(x, w, *g.arguments)
+    expected = -distance
+    if problem.center:
+        expected = reference.adder_conv2d(x, w, *g.arguments, center=True)
+        filters = distance.unflatten(1, (g.groups, -1))
+        distance = (filters + filters.mean(2, keepdim=True)).flatten(1, 2)
     expected_grad, _ = reference.adder_conv2d_backward(
         grad, x, w, *g.arguments, problem.form)
     # Sums of |g|: a gradient with every X far below W.
@@ -57,7 +62,7 @@ def worst_errors(problem, result):
     forward_unit = torch.finfo(torch.float16).eps if paired else unit
     errors = []
     for actual, wanted, scale, eps, terms in (
-            (result.output, expected, expected.abs(), forward_unit,
+            (result.output, expected, distance, forward_unit,
              taps * x.shape[1] // g.groups),
             (result.grad_input, expected_grad, magnitude,
              unit * max(1, w.abs().max().item()),
@@ -105,6 +110,33 @@ def test_random_geometries(compiled, tmp_path):
                 multiprocessors=1 + 131 * (i % 2), seed=i)
         for i, geometry in enumerate(emulation.random_geometries(60))]
     assert_right(compiled(), problems, tmp_path)
+
+
+@pytest.mark.parametrize('dtype', emulation.DTYPES)
+def test_centered(compiled, tmp_path, dtype):
+    """Tiled and direct, with and without a split depth, in groups."""
+    problems = [
+        Problem(geometry, dtype, multiprocessors=count, order='shuffled',
+                center=True)
+        for geometry in GEOMETRIES + TILES for count in (1, 132)
+        if geometry.out_channels > geometry.groups]
+    assert_right(compiled(), problems, tmp_path)
+
+
+def test_centered_before_it_is_rounded(compiled, tmp_path):
+    """Distances near 4000, differences near 1: float16 holds the latter."""
+
+    def change(x, w, g):
+        x.fill_(10), w.zero_()
+        w[0, 0] = 1  # a distance of 3999, the others have 4000
+
+    problem = Problem(Geometry(1, 400, (2, 2), 16, (1, 1)), torch.bfloat16,
+                      change=change, center=True)
+    result, = emulation.run(compiled(), [problem], tmp_path)
+    expected = torch.full((16, ), -1 / 16)
+    expected[0] = 15 / 16
+    torch.testing.assert_close(
+        result.output[0, :, 0, 0].float(), expected, rtol=1e-2, atol=1e-3)
 
 
 def test_every_kernel_is_met(compiled, tmp_path):
@@ -228,6 +260,9 @@ def is_noticed(program, folder):
         for dtype, form, count in (
             (torch.float32, 'hardtanh', 1), (torch.bfloat16, 'sign', 108),
             (torch.float32, 'hardtanh', 108))]
+    problems += [Problem(geometry, dtype, multiprocessors=count, center=True)
+                 for geometry in SHORT for dtype, count in (
+                     (torch.float32, 1), (torch.float16, 108))]
     problems.append(Problem(TILES[7], change=change))
     try:
         results = emulation.run(program, problems, folder)

@@ -103,14 +103,17 @@ void dispatch_forward(const Launcher& launch, const Plan& plan, const Shape& s,
     using Output = std::remove_pointer_t<decltype(output)>;
     launch(adder_conv2d_forward_direct_kernel<T, Output>,
            blocks_for(s.out_numel()), kThreads, a.input, a.weight, output, s);
-    if (plan.center)
-      run_center<T>(launch, plan, s, (const Output*)output, a.output);
   };
-  if constexpr (!is_same<T, double>) {
+  if constexpr (is_same<T, double>) {
+    direct(a.output);
     if (plan.center)
-      return direct(a.partial);
+      run_center<T>(launch, plan, s, (const double*)a.output, a.output);
+  } else if (plan.center) {
+    direct(a.partial);
+    run_center<T>(launch, plan, s, (const float*)a.partial, a.output);
+  } else {
+    direct(a.output);
   }
-  direct(a.output);
 }
 
 template <typename Tile, bool WHOLE_TAPS, InputGradient FORM, typename T,
