@@ -17,6 +17,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmadder.checkpoints import safe_loading
+from mmadder.config_nodes import type_name
 from mmadder.errors import InputError
 from mmadder.files import require_file
 
@@ -153,8 +154,7 @@ def _last_checkpoint(work_dir):
 
 def _add_hooks(cfg):
     hooks = list(cfg.get('custom_hooks') or [])
-    types = [hook['type'] for hook in hooks if isinstance(hook, dict)]
-    present = {getattr(type_, '__name__', type_) for type_ in types}
+    present = {type_name(hook) for hook in hooks}
     cfg.custom_hooks = hooks + [dict(type=name) for name in HOOKS
                                 if name not in present]
     if cfg.get('default_scope') == 'mmdet' and REPORT not in present:
