@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import gc
 import glob
 import os
 import os.path as osp
@@ -112,6 +113,10 @@ def short_messages(interrupted: str) -> Iterator[None]:
         sys.exit(WRONG_INPUT)
     finally:
         if torch.distributed.is_initialized():
+            # A runner is a cycle that keeps Gloo's threads. One that takes
+            # the GIL while the interpreter goes aborts this process, and
+            # with it the others, which may still write.
+            gc.collect()
             torch.distributed.destroy_process_group()
 
 
