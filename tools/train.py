@@ -8,6 +8,7 @@ Importing mmadder registers its names for configs that do not import it.
 from mmengine.device import get_device
 
 from mmadder import cli
+from mmadder.config_nodes import type_name
 from mmadder.errors import InputError
 from mmadder.files import require_file
 
@@ -66,7 +67,7 @@ def record(cfg, interval):
     metrics = cfg.get('val_evaluator') or []
     metrics = list(metrics) if isinstance(metrics, (list, tuple)) \
         else [metrics]
-    types = [metric['type'] for metric in metrics]
+    types = [type_name(metric) for metric in metrics]
     if 'Accuracy' in types and 'CrossEntropyMetric' not in types:
         cfg.val_evaluator = metrics + [dict(type='CrossEntropyMetric')]
 

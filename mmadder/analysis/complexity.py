@@ -24,6 +24,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from mmadder.config_nodes import type_name
 from mmadder.errors import InputError
 from mmadder.layers import AWN, AdderConv2d
 
@@ -101,11 +102,11 @@ def input_shape(cfg: Config) -> tuple[int, int]:
     for step in reversed(dataset.get('pipeline', ())):
         size = {'Resize': step.get('scale'),
                 'CenterCrop': step.get('crop_size')}.get(
-                    _type_name(step).split('.')[-1])
+                    type_name(step))
         if size:
             width, height = (size, size) if isinstance(size, int) else size
             return height, width
-    if 'CIFAR' in _type_name(dataset):
+    if 'CIFAR' in type_name(dataset):
         return 32, 32
     raise InputError('the test pipeline of the config does not say the size '
                      'of its pictures: give it as --shape HEIGHT WIDTH')
@@ -125,11 +126,6 @@ def table_of_counts(
     return ('layer', *COLUMNS.values()), [
         *layers, (), *(line(*part) for part in counts['parts'].items()),
         line('total', counts)]
-
-
-def _type_name(cfg):
-    kind = cfg.get('type', '')
-    return getattr(kind, '__name__', kind)
 
 
 def _own_parameters(layer):

@@ -9,12 +9,13 @@ from mmdet.utils import get_test_pipeline_cfg
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
-from mmengine.registry import DATASETS, DefaultScope
+from mmengine.registry import DefaultScope
 from mmengine.structures import BaseDataElement
 from mmpretrain.visualization import UniversalVisualizer
 
 from mmadder.checkpoints.classes import trained_classes
 from mmadder.checkpoints.state_dict import load_pretrained, read_checkpoint
+from mmadder.config_nodes import own_metainfo, type_name
 from mmadder.datasets.loading import CheckedLoadImageFromFile
 from mmadder.errors import InputError
 from mmadder.files import require_file, whole_file
@@ -118,7 +119,7 @@ class Demo:
 
     def _build_pipeline(self, cfg):
         steps = copy.deepcopy(get_test_pipeline_cfg(cfg))
-        if not any('Load' in str(step['type']) for step in steps):
+        if not any('Load' in type_name(step) for step in steps):
             steps = [_LoadAsDataset(input_shape(cfg)), *steps]
         with DefaultScope.overwrite_default_scope(self.scope):
             return Compose(steps)
@@ -128,10 +129,8 @@ class Demo:
         dataset = cfg.test_dataloader.dataset
         while 'dataset' in dataset or 'datasets' in dataset:
             dataset = dataset.get('dataset') or dataset.datasets[0]
-        with DefaultScope.overwrite_default_scope(self.scope):
-            kind = DATASETS.get(dataset['type'])
         # The palette of a class is for its own list of classes.
-        return dataset.get('metainfo') or getattr(kind, 'METAINFO', {})
+        return dataset.get('metainfo') or own_metainfo(dataset, self.scope)
 
 
 class _LoadAsDataset:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
+from mmadder.config_nodes import type_name
 from mmadder.errors import InputError
 from mmadder.files import whole_file, write_json
 from mmadder.reporting.figures import save_figure
@@ -143,9 +144,9 @@ def run_facts(config: Config) -> list[tuple[str, Any]]:
         f'{package.__name__} {package.__version__}'
         for package in (torch, mmcv, mmengine, mmdet, mmpretrain))
     facts = [
-        ('detector', model.type),
-        ('backbone', f'{backbone.get("type")}, {adder}'),
-        ('neck', neck and neck.get('type')),
+        ('detector', type_name(model)),
+        ('backbone', f'{type_name(backbone)}, {adder}'),
+        ('neck', type_name(neck) or None),
         ('optimizer', dict(optimizer)),
         ('epochs', (config.get('train_cfg') or {}).get('max_epochs')),
         ('batch', loader.get('batch_size')),

@@ -11,6 +11,7 @@ from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 
+from mmadder.config_nodes import type_name
 from mmadder.errors import InputError
 from mmadder.statistics import reestimate_statistics
 
@@ -135,5 +136,5 @@ def _require_any_subset(evaluator):
     for metric in metrics:
         if metric.get('ann_file'):
             raise InputError(
-                f'{metric["type"]} compares with all annotations of its '
+                f'{type_name(metric)} compares with all annotations of its '
                 'ann_file: leave --images out')

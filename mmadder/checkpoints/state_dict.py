@@ -11,10 +11,10 @@ import re
 from typing import Any
 
 import torch
-from mmengine.model.weight_init import PretrainedInit
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
+from mmadder.config_nodes import type_name
 from mmadder.errors import InputError
 from mmadder.text import shorten
 
@@ -162,7 +162,7 @@ def split_pretrained(
     cfgs = [init_cfg] if isinstance(init_cfg, dict) else list(init_cfg or ())
     initializers, pretrained = [], None
     for cfg in cfgs:
-        if cfg['type'] in ('Pretrained', PretrainedInit):
+        if type_name(cfg) in ('Pretrained', 'PretrainedInit'):
             pretrained = {key: cfg[key] for key in cfg if key != 'type'}
         else:
             initializers.append(cfg)

@@ -11,6 +11,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from torch import Tensor, nn
 
+from mmadder.config_nodes import type_name
 from mmadder.errors import InputError
 from mmadder.layers import AWN, WS, AdderConv2d
 
@@ -22,7 +23,9 @@ NAMES = dict(
     awn='adders with adaptive weight normalization (awn)')
 NO_AWN = 'no adaptive weight normalization'  # ann, ws or cnn
 # Types that a source may have where its target has others or none.
-OWN_TYPES = ('AdderConv2d', 'AWN', 'WS', 'BN', 'SyncBN')
+OWN_TYPES = dict(
+    {name: name for name in ('AdderConv2d', 'AWN', 'WS', 'BN', 'SyncBN')},
+    BatchNorm2d='BN', SyncBatchNorm='SyncBN')  # as classes are called
 # Settings of a model that logits and features do not depend on.
 ASIDE = ('type', '_scope_', 'data_preprocessor', 'train_cfg', 'test_cfg')
 # Targets that compute the same, of tools/convert_checkpoint.py.
@@ -68,8 +71,7 @@ def recorded_config(checkpoint: Any, config: Config) -> Config | None:
     recorded = _recorded_model(checkpoint)
     if not isinstance(recorded, dict):
         return None
-    types = {name: name for name in OWN_TYPES}
-    types.update(_types(config.model))
+    types = {**OWN_TYPES, **dict(_types(config.model))}
     model = {key: value for key, value in recorded.items()
              if key not in ASIDE}
     kept = {key: config.model[key] for key in ASIDE if key in config.model}
@@ -97,7 +99,7 @@ def _types(node):
     """Yield (name, type) of the parts of a config."""
     if isinstance(node, dict):
         if node.get('type'):
-            yield _short_name(node['type']), node['type']
+            yield type_name(node), node['type']
         node = list(node.values())
     if isinstance(node, (list, tuple)):
         for value in node:
@@ -113,7 +115,7 @@ def _with_types(node, types):
     result = {key: _with_types(value, types) for key, value in node.items()
               if key != 'init_cfg'
               and not str(key).startswith('loss')}
-    name = _short_name(result.get('type'))
+    name = type_name(result)
     if 'type' in result and name not in types:
         raise InputError(
             f'the checkpoint was trained with {name}, which the config does '
@@ -122,10 +124,6 @@ def _with_types(node, types):
     if 'type' in result:
         result['type'] = types[name]
     return result
-
-
-def _short_name(type_):
-    return getattr(type_, '__name__', str(type_)).rpartition('.')[2]
 
 
 def require_variant(model: nn.Module,
@@ -213,17 +211,16 @@ def _parts(node, path=()):
 def _part_variant(node, path):
     conv_cfg = node.get('conv_cfg', 'default')
     if conv_cfg == 'default':
-        adders = _short_name(node.get('type')).startswith('Adder')
-        if adders and node['type'] != 'AdderConv2d':
+        name = type_name(node)
+        if name.startswith('Adder') and name != 'AdderConv2d':
             return 'awn'
         return 'cnn' if path in (('backbone', ), ('neck', )) else None
     if conv_cfg is None:
         return 'cnn'
-    if not isinstance(conv_cfg, dict) or conv_cfg.get('type') != 'AdderConv2d':
+    if type_name(conv_cfg) != 'AdderConv2d':
         return None
-    norm = conv_cfg.get('weight_norm')
-    norm = norm.get('type') if isinstance(norm, dict) else norm
-    return {None: 'ann', 'WS': 'ws', 'AWN': 'awn'}.get(norm)
+    norm = type_name(conv_cfg.get('weight_norm'))
+    return {'': 'ann', 'WS': 'ws', 'AWN': 'awn'}.get(norm)
 
 
 def _literal(node):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from mmengine.config import Config
 
+from mmadder.config_nodes import library
 from mmadder.errors import InputError
 from mmadder.files import require_file
 
@@ -44,6 +45,8 @@ def load_config(path: str,
     if 'model' not in cfg:
         raise InputError(f'config {path!r} has no model: give a whole config, '
                          'not a part that others have as _base_')
+    if not cfg.get('default_scope') and library(cfg.model):
+        cfg.default_scope = library(cfg.model)  # the new style sets none
     if data_root is not None:
         replace_data_root(cfg, data_root)
     require_data_roots(cfg, dataloaders)

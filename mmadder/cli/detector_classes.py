@@ -11,9 +11,8 @@ from xml.etree import ElementTree
 
 import mmengine
 from mmengine.config import Config
-from mmengine.registry import DATASETS
 
-from mmadder.config_nodes import nodes, type_name
+from mmadder.config_nodes import nodes, own_metainfo, type_name
 from mmadder.datasets.voc_files import decode, parse_annotation, picture_names
 from mmadder.errors import InputError
 from mmadder.text import shorten
@@ -152,20 +151,13 @@ def _of_the_data(datasets, dataloaders):
     wanted = {path: node for path, node in datasets.items()
               if path.partition('.')[0] in dataloaders}
     for node in wanted.values():
-        own = _own_classes(node)
+        own = own_metainfo(node, 'mmdet').get('classes')
         found, source = _annotated_classes(node)
         if own and (found is None or set(found) <= set(own)):
             return own, None
         if found:
             return found, source
     return None, None
-
-
-def _own_classes(node):
-    with DATASETS.switch_scope_and_registry('mmdet') as registry:
-        kind = node['type'] if isinstance(node['type'], type) \
-            else registry.get(node['type'])
-    return getattr(kind, 'METAINFO', {}).get('classes')
 
 
 def _annotated_classes(node):

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import gc
 import glob
 import os
 import os.path as osp
@@ -17,6 +18,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmadder.checkpoints import safe_loading
+from mmadder.config_nodes import type_name
 from mmadder.errors import InputError
 from mmadder.files import require_file
 
@@ -111,6 +113,10 @@ def short_messages(interrupted: str) -> Iterator[None]:
         sys.exit(WRONG_INPUT)
     finally:
         if torch.distributed.is_initialized():
+            # A runner is a cycle that keeps Gloo's threads. One that takes
+            # the GIL while the interpreter goes aborts this process, and
+            # with it the others, which may still write.
+            gc.collect()
             torch.distributed.destroy_process_group()
 
 
@@ -153,8 +159,7 @@ def _last_checkpoint(work_dir):
 
 def _add_hooks(cfg):
     hooks = list(cfg.get('custom_hooks') or [])
-    types = [hook['type'] for hook in hooks if isinstance(hook, dict)]
-    present = {getattr(type_, '__name__', type_) for type_ in types}
+    present = {type_name(hook) for hook in hooks}
     cfg.custom_hooks = hooks + [dict(type=name) for name in HOOKS
                                 if name not in present]
     if cfg.get('default_scope') == 'mmdet' and REPORT not in present:

@@ -8,6 +8,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
+from mmadder.config_nodes import type_name
 from mmadder.ops import adder_conv2d
 
 from .local_gradient_scaling import local_gradient_scaling
@@ -238,7 +239,8 @@ def _build_weight_norm(cfg, out_channels):
         return None
     arguments = dict(cfg) if isinstance(cfg, dict) else dict(type=cfg)
     kind = arguments.pop('type', None)
-    kind = WEIGHT_NORMS.get(kind, kind)
+    if isinstance(kind, str):  # dotted, where a config was written to a file
+        kind = WEIGHT_NORMS.get(type_name(kind), kind)
     if kind not in WEIGHT_NORMS.values():
         raise ValueError(
             f'weight_norm must be None, one of {tuple(WEIGHT_NORMS)} or a '

@@ -22,6 +22,7 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from mmadder.config_nodes import type_name
 from mmadder.errors import InputError
 from mmadder.files import write_text
 
@@ -137,8 +138,7 @@ def require_voc_metric(evaluator: dict | list[dict]) -> None:
     metrics = evaluator if isinstance(evaluator, (list, tuple)) else \
         [evaluator]
     for metric in metrics:
-        kind = str(getattr(metric['type'], '__name__', metric['type']))
-        if not kind.endswith('VOCMetric') or \
+        if not type_name(metric).endswith('VOCMetric') or \
                 metric.get('metric', 'mAP') != 'mAP':
             raise InputError(
                 'detectors are scored by VOCMetric(metric="mAP"), the '

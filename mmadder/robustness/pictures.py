@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from torch import Tensor
 
+from mmadder.config_nodes import type_name
 from mmadder.errors import InputError
 
 
@@ -101,8 +102,7 @@ class Pictures:
 
 def require_late_boxes(dataset: dict) -> None:
     """Raise InputError unless annotations stay in pixels of the files."""
-    kinds = [str(getattr(step['type'], '__name__', step['type']))
-             for step in dataset.get('pipeline', ())]
+    kinds = [type_name(step) for step in dataset.get('pipeline', ())]
     boxes = [i for i, kind in enumerate(kinds)
              if kind.endswith('LoadAnnotations')]
     resizes = [i for i, kind in enumerate(kinds) if 'Resize' in kind]

@@ -4,9 +4,11 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from mmadder import cli
@@ -92,6 +94,30 @@ def test_real_bugs_keep_their_traceback():
     with pytest.raises(ValueError, match='bug'):
         with cli.short_messages('Interrupted.'):
             raise ValueError('bug')
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='names of threads')
+def test_no_thread_of_gloo_outlives_a_command():
+    """One that takes the GIL while the interpreter goes aborts the process."""
+
+    def threads():
+        names = (path.read_text() for path in
+                 Path('/proc/self/task').glob('*/comm'))
+        return [name for name in names if 'gloo' in name]
+
+    class Cycle:  # such as a runner
+        pass
+
+    with cli.short_messages('Interrupted.'):
+        torch.distributed.init_process_group(
+            'gloo', store=torch.distributed.HashStore(), rank=0, world_size=1)
+        cycle = Cycle()
+        cycle.itself = cycle
+        cycle.model = torch.nn.parallel.DistributedDataParallel(
+            torch.nn.Linear(2, 2))
+        assert threads()
+        del cycle
+    assert not threads()
 
 
 def test_interrupt_where_exceptions_are_dropped(capsys):
