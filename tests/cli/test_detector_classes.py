@@ -89,6 +89,29 @@ def test_named_nowhere_they_are_those_of_the_annotations(voc):
         fit_detector_classes(make(voc, heads=(3, )))
 
 
+def test_heads_that_say_no_number_take_that_of_the_data(voc):
+    """Also where no data set is to be read, if its classes can be known."""
+    cfg = make(voc, heads=(None, None))
+    assert '6 classes' in fit_detector_classes(cfg)
+    head = cfg.model.roi_head
+    assert [node.num_classes for node in (*head.bbox_head, head.mask_head)] \
+        == [6] * 3
+    for cfg in (make(voc, heads=(None, )),
+                make('nowhere', val=NAMES, heads=(None, ))):
+        fit_detector_classes(cfg, ())
+        assert cfg.model.roi_head.bbox_head[0].num_classes == 6
+        assert tuple(splits(cfg)[0].metainfo.classes) == NAMES
+    with pytest.raises(InputError, match='bbox_head.0 .*num_classes=None.*'
+                       'metainfo.*work directory'):
+        fit_detector_classes(make('nowhere', heads=(None, )), ())
+
+
+def test_without_data_sets_numbers_are_left_alone(voc):
+    cfg = make(voc, NAMES, heads=(3, ))
+    assert fit_detector_classes(cfg, ()) is None
+    assert cfg.model.roi_head.bbox_head[0].num_classes == 3
+
+
 def test_option_sets_everything(voc):
     cfg = make(voc, NAMES, NAMES[:5], heads=(80, 20))
     assert fit_detector_classes(cfg, classes=['a', 'b']) is None
