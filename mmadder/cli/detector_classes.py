@@ -169,14 +169,15 @@ def _require_counts(heads, classes):
 def _of_the_data(datasets, dataloaders):
     """(classes, where they are from) of a config that names none.
 
-    The source is None where the kind of data set has a list of its own that
-    fits its annotations.
+    The first split that is there decides, so that of training also where only
+    the test set is needed: that may lack a class. The source is None where
+    the kind of data set has a list of its own that fits its annotations.
     """
-    wanted = {path: node for path, node in datasets.items()
-              if path.partition('.')[0] in dataloaders}
-    for node in wanted.values():
+    for path, node in datasets.items():
         own = _own_classes(node)
         found, source = _annotated_classes(node)
+        if found is None and path.partition('.')[0] not in dataloaders:
+            continue
         if own and (found is None or set(found) <= set(own)):
             return own, None
         if found:

@@ -89,6 +89,22 @@ def test_named_nowhere_they_are_those_of_the_annotations(voc):
         fit_detector_classes(make(voc, heads=(3, )))
 
 
+def test_a_test_set_without_some_class_has_the_classes_of_training(voc):
+    """Else its labels would be other classes than the network's."""
+    cfg = make(voc)
+    (voc / 'Annotations/train_0.xml').rename(voc / 'Annotations/test_9.xml')
+    (voc / 'ImageSets/Main/test.txt').write_text('test_1\ntest_2\n')
+    (voc / 'ImageSets/Main/train.txt').write_text(
+        ''.join(f'train_{i}\n' for i in range(1, 6)) + 'test_9\n')
+    assert fit_detector_classes(cfg, ALL[2:]).startswith('6 classes, from ')
+    assert [tuple(node.metainfo.classes) for node in splits(cfg)] == \
+        [NAMES] * 4
+    for split in ('train', 'val'):  # only a test set is at hand
+        (voc / f'ImageSets/Main/{split}.txt').unlink()
+    cfg = make(voc, heads=(2, ))
+    assert fit_detector_classes(cfg, ALL[2:]).startswith('2 classes, from ')
+
+
 def test_heads_that_say_no_number_take_that_of_the_data(voc):
     """Also where no data set is to be read, if its classes can be known."""
     cfg = make(voc, heads=(None, None))
