@@ -26,7 +26,8 @@ from .config import load_config
 from .options import read_trust
 from .output import print_once
 
-HOOKS = ('LossScaleHook', 'AdderClipGradHook', 'CheckpointCheckHook')
+HOOKS = ('LossScaleHook', 'AdderClipGradHook', 'AdderCheckHook',
+         'CheckpointCheckHook')
 REPORT = 'DetectionReportHook'
 INTERRUPTED = 128 + 2  # the shell's exit code for Ctrl-C
 WRONG_INPUT = 2  # argparse's

@@ -1,10 +1,11 @@
 from . import optimizer_warnings
+from .adder_check_hook import AdderCheckHook
 from .checkpoint_check_hook import CheckpointCheckHook
 from .clip_grad_hook import AdderClipGradHook, spare_adders
 from .loss_scale_hook import LossScaleHook
 from .statistics_hook import StatisticsHook
 
 __all__ = [
-    'AdderClipGradHook', 'CheckpointCheckHook', 'LossScaleHook',
-    'StatisticsHook', 'optimizer_warnings', 'spare_adders'
+    'AdderCheckHook', 'AdderClipGradHook', 'CheckpointCheckHook',
+    'LossScaleHook', 'StatisticsHook', 'optimizer_warnings', 'spare_adders'
 ]

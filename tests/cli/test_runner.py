@@ -34,13 +34,14 @@ def hook_types(cfg):
 
 
 def test_hooks_are_added_once(config):
-    own = ['LossScaleHook', 'AdderClipGradHook', 'CheckpointCheckHook']
+    own = ['LossScaleHook', 'AdderClipGradHook', 'AdderCheckHook',
+           'CheckpointCheckHook']
     assert hook_types(cli.runner_config(config(), ())) == own
     cfg = cli.runner_config(config(
         "custom_hooks = [dict(type='EMAHook'), dict(type='AdderClipGradHook',"
         ' priority=3)]'), ())
     assert hook_types(cfg) == [
-        'EMAHook', 'AdderClipGradHook', 'LossScaleHook',
+        'EMAHook', 'AdderClipGradHook', 'LossScaleHook', 'AdderCheckHook',
         'CheckpointCheckHook']
     assert cfg.custom_hooks[1].priority == 3
 

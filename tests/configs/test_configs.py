@@ -17,6 +17,7 @@ from torch import nn
 
 from mmadder.checkpoints import variant_of
 from mmadder.cli.detector_classes import fit_detector_classes
+from mmadder.engine.adder_check_hook import frozen_norms, without_norm
 from mmadder.layers import AdderConv2d
 from mmadder.models import AdderFPN, AdderResNet
 
@@ -124,7 +125,9 @@ def take_step(model, optim_wrapper, batch):
     A step may be too small to show in float32, but not zero.
     """
     before = {key: p.detach().clone() for key, p in model.named_parameters()}
-    losses = model.train().train_step(batch, optim_wrapper)
+    model.train()  # AdderCheckHook would have nothing to say
+    assert not list(without_norm(model)) + list(frozen_norms(model))
+    losses = model.train_step(batch, optim_wrapper)
     assert all(math.isfinite(loss.item()) for loss in losses.values())
     for key, parameter in model.named_parameters():
         assert torch.isfinite(parameter).all(), key
