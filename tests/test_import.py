@@ -17,8 +17,9 @@ def test_import_fills_the_root_registries():
             ('MODELS', ('AWN', 'WS', 'AdderCSPDarknet', 'AdderConv2d',
                         'AdderFPN', 'AdderResNet', 'AdderResNetCIFAR',
                         'BNLogitsHead')),
-            ('HOOKS', ('AdderClipGradHook', 'CheckpointCheckHook',
-                       'LossScaleHook', 'RobustInferenceHook')),
+            ('HOOKS', ('AdderCheckHook', 'AdderClipGradHook',
+                       'CheckpointCheckHook', 'LossScaleHook',
+                       'RobustInferenceHook')),
             ('DATASETS', ('CIFAR10Images', 'CheckedXMLDataset')),
             ('METRICS', ('CrossEntropyMetric', ))):
         for name in names:

@@ -6,6 +6,8 @@ custom_hooks = [
     dict(type='LossScaleHook'),
     # They have norms of hundreds: where gradients are clipped, not theirs.
     dict(type='AdderClipGradHook'),
+    # Warn of settings with which they cannot learn.
+    dict(type='AdderCheckHook'),
     # Test and resume only with a checkpoint in which every key fits.
     dict(type='CheckpointCheckHook'),
 ]

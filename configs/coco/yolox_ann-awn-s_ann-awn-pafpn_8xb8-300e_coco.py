@@ -4,6 +4,7 @@ custom_hooks = [
     *_base_.custom_hooks,
     dict(type='LossScaleHook'),
     dict(type='AdderClipGradHook'),
+    dict(type='AdderCheckHook'),
     dict(type='CheckpointCheckHook')
 ]
 model = dict(

@@ -94,23 +94,29 @@ def draw_predictions(detections: Detections, indices: Iterable[int],
         kept = found['scores'] >= score_thr
         names = detections.classes
         tiles.append(np.hstack([
-            _draw_boxes(picture, side, true['bboxes'],
-                        [names[label] for label in true['labels']],
-                        (255, 255, 255)),
-            _draw_boxes(picture, side, found['bboxes'][kept],
-                        [f'{names[label]} {score:.2f}' for label, score in
-                         zip(found['labels'][kept], found['scores'][kept])],
-                        (80, 220, 120))]))
+            draw_boxes(picture, side, true['bboxes'],
+                       [names[label] for label in true['labels']],
+                       (255, 255, 255)),
+            draw_boxes(picture, side, found['bboxes'][kept],
+                       [f'{names[label]} {score:.2f}' for label, score in
+                        zip(found['labels'][kept], found['scores'][kept])],
+                       (80, 220, 120))]))
     return tile(tiles, columns=2)
 
 
-def _draw_boxes(picture, side, boxes, texts, colour):
+def draw_boxes(picture: np.ndarray, side: int, boxes: np.ndarray,
+               texts: Sequence[str],
+               colour: tuple[int, int, int]) -> np.ndarray:
     """Draw boxes, then their texts inside the upper left corners.
 
     The text of a small box stands above it.
 
     Args:
-        boxes (ndarray): (N, 4) by falling importance, drawn last to first.
+        picture: (H, W, 3) uint8, BGR.
+        side: height of the result in pixels.
+        boxes: (N, 4) by falling importance, drawn last to first.
+        texts: one for each box.
+        colour: BGR.
     """
     scale = side / picture.shape[0]
     canvas = cv2.resize(picture, None, fx=scale, fy=scale,

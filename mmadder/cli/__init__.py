@@ -2,6 +2,7 @@
 from .config import load_config
 from .options import (
                       add_cfg_options,
+                      add_classes_option,
                       add_config_options,
                       add_device_option,
                       add_trust_option,
@@ -11,7 +12,7 @@ from .options import (
 from .runner import build_runner, resume, runner_config, short_messages
 
 __all__ = [
-    'add_cfg_options', 'add_config_options', 'add_device_option',
-    'add_trust_option', 'build_runner', 'load_config', 'make_parser',
-    'read_trust', 'resume', 'runner_config', 'short_messages'
+    'add_cfg_options', 'add_classes_option', 'add_config_options',
+    'add_device_option', 'add_trust_option', 'build_runner', 'load_config',
+    'make_parser', 'read_trust', 'resume', 'runner_config', 'short_messages'
 ]

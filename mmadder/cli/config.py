@@ -51,8 +51,7 @@ def load_config(path: str,
         replace_data_root(cfg, data_root)
     require_data_roots(cfg, dataloaders)
     print_once(fit_classes(cfg, dataloaders, cfg_options.get(OPTION)))
-    if dataloaders or classes:
-        print_once(fit_detector_classes(cfg, dataloaders, classes))
+    print_once(fit_detector_classes(cfg, dataloaders, classes))
     if cfg.get('default_scope') == 'mmpretrain':
         _add_dataloader_defaults(cfg)
     return cfg

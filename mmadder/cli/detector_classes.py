@@ -32,16 +32,18 @@ def fit_detector_classes(cfg: Config,
 
     Classes that are named once serve all splits; where the config names none,
     they are those of the annotations. With ``classes`` everything follows.
+    Heads with ``num_classes=None`` take the number of the classes.
 
     Args:
         cfg: of MMDetection, changed in place; others stay as they are.
-        dataloaders: names of those whose data must exist.
+        dataloaders: names of those whose data must exist; without any, only
+            heads that say no number are looked at.
         classes: names, in the order of the labels.
     Returns:
         A sentence if something was completed.
     Raises:
         InputError: two splits, or data and a head, differ; the message has
-            both, and says what to do.
+            both, and says what to do. Or nothing tells a head's number.
     """
     datasets = {path: node for name in DATALOADERS if cfg.get(name)
                 for path, node in nodes(cfg[name].get('dataset'),
@@ -57,6 +59,10 @@ def fit_detector_classes(cfg: Config,
         _require_names(classes)
         _set_everywhere(datasets, heads, classes)
         return None
+    if not dataloaders:
+        if None not in (node['num_classes'] for node in heads.values()):
+            return None
+        dataloaders = DATALOADERS  # as far as they are there
     named = {path: tuple(node['metainfo']['classes'])
              for path, node in datasets.items()
              if (node.get('metainfo') or {}).get('classes')}
@@ -70,6 +76,7 @@ def fit_detector_classes(cfg: Config,
             sentence = (f'{len(classes)} classes, from {source}: '
                         f'{shorten(classes, 20)}')
     if classes is None:
+        _require_numbers(heads, datasets)
         return None
     for path, node in datasets.items():
         if path not in named and (named or sentence):
@@ -89,7 +96,7 @@ def _is_annotated(node):
 def _heads(model):
     """{dotted path: node} of the heads that know the number of classes."""
     return {path: node for path, node in nodes(model, 'model')
-            if isinstance(node.get('num_classes'), int)
+            if isinstance(node.get('num_classes', ''), int | None)
             and 'head' in path and not any(
                 other in path for other in OTHER_HEADS)}
 
@@ -126,7 +133,23 @@ def _require_one_list(named):
         'metainfo of one data set')
 
 
+def _require_numbers(heads, datasets):
+    files = dict.fromkeys(_join(node.get('data_root'), node['ann_file'])
+                          for node in datasets.values())
+    for path, node in heads.items():
+        if node['num_classes'] is None:
+            raise InputError(
+                f'{path} takes its number of classes from the data '
+                f'(num_classes=None), and none are in {shorten(files)}: give '
+                f'--data-root DIR, or name the classes with {OPTION} or in '
+                'metainfo of one data set, or take the config that the '
+                'training wrote into its work directory')
+
+
 def _require_counts(heads, classes):
+    for node in heads.values():
+        if node['num_classes'] is None:
+            node['num_classes'] = len(classes)
     wrong = {path: node['num_classes'] for path, node in heads.items()
              if node['num_classes'] != len(classes)}
     if wrong:
@@ -145,14 +168,15 @@ def _require_counts(heads, classes):
 def _of_the_data(datasets, dataloaders):
     """(classes, where they are from) of a config that names none.
 
-    The source is None where the kind of data set has a list of its own that
-    fits its annotations.
+    The first split that is there decides, so that of training also where only
+    the test set is needed: that may lack a class. The source is None where
+    the kind of data set has a list of its own that fits its annotations.
     """
-    wanted = {path: node for path, node in datasets.items()
-              if path.partition('.')[0] in dataloaders}
-    for node in wanted.values():
+    for path, node in datasets.items():
         own = own_metainfo(node, 'mmdet').get('classes')
         found, source = _annotated_classes(node)
+        if found is None and path.partition('.')[0] not in dataloaders:
+            continue
         if own and (found is None or set(found) <= set(own)):
             return own, None
         if found:

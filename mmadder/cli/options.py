@@ -17,9 +17,7 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument('--work-dir', help='directory of logs and '
                         'checkpoints, default: work_dirs/CONFIG_NAME')
     add_config_options(parser)
-    parser.add_argument('--classes', nargs='+', metavar='NAME',
-                        help='classes of a detector in the order of their '
-                        'labels, for its heads and all data sets')
+    add_classes_option(parser)
     add_trust_option(parser)
     parser.add_argument('--launcher', default='none',
                         choices=['none', 'pytorch', 'slurm', 'mpi'],
@@ -42,6 +40,13 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
                         "the config's data_root, in every dataset and "
                         'evaluator')
     add_cfg_options(parser)
+
+
+def add_classes_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--classes``, for :func:`load_config`."""
+    parser.add_argument('--classes', nargs='+', metavar='NAME',
+                        help='classes of a detector in the order of their '
+                        'labels, for its heads and all data sets')
 
 
 def add_trust_option(parser: argparse.ArgumentParser) -> None:

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import gc
 import glob
+import logging
 import os
 import os.path as osp
 import signal
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Sequence
 import torch.distributed
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
+from mmengine.logging import MMLogger
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
@@ -26,7 +28,8 @@ from .config import load_config
 from .options import read_trust
 from .output import print_once
 
-HOOKS = ('LossScaleHook', 'AdderClipGradHook', 'CheckpointCheckHook')
+HOOKS = ('LossScaleHook', 'AdderClipGradHook', 'AdderCheckHook',
+         'CheckpointCheckHook')
 REPORT = 'DetectionReportHook'
 INTERRUPTED = 128 + 2  # the shell's exit code for Ctrl-C
 WRONG_INPUT = 2  # argparse's
@@ -96,9 +99,12 @@ def short_messages(interrupted: str) -> Iterator[None]:
     """End with a sentence, not a traceback, where the user can act.
 
     An InputError or FileNotFoundError ends with exit code 2, Ctrl-C with 130
-    and the text ``interrupted``. Other errors pass. Checkpoints are read as
-    data only, unless :func:`read_trust` lifts that.
+    and the text ``interrupted``. Other errors pass. Where a run began, its log
+    gets the error, and the last line says where that log is. Checkpoints are
+    read as data only, unless :func:`read_trust` lifts that.
     """
+    earlier = MMLogger.get_current_instance()
+    tool = osp.basename(sys.argv[0])
     try:
         with safe_loading.data_only(), _no_lost_interrupt():
             yield
@@ -106,11 +112,17 @@ def short_messages(interrupted: str) -> Iterator[None]:
         print_once(interrupted, file=sys.stderr)
         sys.exit(INTERRUPTED)
     except (InputError, FileNotFoundError) as error:
-        # A worker process sends its traceback along, before the message.
-        message = str(error).rpartition(f'{type(error).__name__}: ')[2]
-        print(f'{osp.basename(sys.argv[0])}: {message.strip()}',
-              file=sys.stderr)
+        message, log = _message(error), _note_in_log(error, earlier)
+        if log and '\n' in message:
+            message += f'\n{tool}: {_headline(message)}'
+        print(f'{tool}: {message}{log}', file=sys.stderr)
         sys.exit(WRONG_INPUT)
+    except Exception as error:
+        log = _note_in_log(error, earlier)
+        if log:
+            kind, headline = type(error).__name__, _headline(_message(error))
+            error.add_note(f'{tool}: {kind}{headline and ": "}{headline}{log}')
+        raise
     finally:
         if torch.distributed.is_initialized():
             # A runner is a cycle that keeps Gloo's threads. One that takes
@@ -118,6 +130,30 @@ def short_messages(interrupted: str) -> Iterator[None]:
             # with it the others, which may still write.
             gc.collect()
             torch.distributed.destroy_process_group()
+
+
+def _message(error):
+    # A worker process sends its traceback along, before the message.
+    return str(error).rpartition(f'{type(error).__name__}: ')[2].strip()
+
+
+def _headline(message):
+    return message.partition('\n')[0].rstrip(':')
+
+
+def _note_in_log(error, earlier):
+    """Write an error into the log of a run that began; say where that is."""
+    logger = MMLogger.get_current_instance()
+    files = [handler for handler in logger.handlers
+             if isinstance(handler, logging.FileHandler)]
+    if logger is earlier or not files:
+        return ''
+    record = logger.makeRecord(
+        logger.name, logging.ERROR, __file__, 0, 'the run failed', (),
+        (type(error), error, error.__traceback__))
+    for handler in files:
+        handler.handle(record)
+    return f'; log: {files[0].baseFilename}'
 
 
 @contextlib.contextmanager

@@ -65,6 +65,25 @@ class CheckedXMLDataset(XMLDataset):
         return self.data_prefix.get('sub_data_root', self.data_root or '')
 
     def load_data_list(self):
+        data_list, problems = self.read_samples()
+        if problems:
+            raise InputError(
+                f'{len(problems)} of {len(problems) + len(data_list)} entries '
+                f'of {self.ann_file} cannot be used:\n  ' +
+                shorten(problems, MAX_PROBLEMS, '\n  '))
+        self.require_objects(data_list)
+        self.findings.warn()
+        return data_list
+
+    def read_samples(self) -> tuple[list[dict], list[str]]:
+        """Read every entry of the split, and fill ``findings``.
+
+        Returns:
+            MMDetection's information on each picture that can be used, and
+            what is wrong with each of the others.
+        Raises:
+            InputError: no classes, no data root, no split.
+        """
         self._check_config()
         self.cat2label = {name: i for i, name
                           in enumerate(self._metainfo['classes'])}
@@ -77,14 +96,7 @@ class CheckedXMLDataset(XMLDataset):
                 data_list.append(self._read_sample(name, pictures))
             except InputError as error:
                 problems.append(str(error))
-        if problems:
-            raise InputError(
-                f'{len(problems)} of {len(names)} entries of '
-                f'{self.ann_file} cannot be used:\n  ' +
-                shorten(problems, MAX_PROBLEMS, '\n  '))
-        self._require_objects(data_list)
-        self.findings.warn()
-        return data_list
+        return data_list, problems
 
     def filter_data(self):
         kept = super().filter_data()
@@ -208,7 +220,8 @@ class CheckedXMLDataset(XMLDataset):
                     bbox=box, bbox_label=self.cat2label[element.name]))
         return instances
 
-    def _require_objects(self, data_list):
+    def require_objects(self, data_list: list[dict]) -> None:
+        """Raise InputError if no sample has an object to learn."""
         if not any(instance['ignore_flag'] == 0 for info in data_list
                    for instance in info['instances']):
             unknown = dict(self.findings.unknown.most_common())
@@ -231,7 +244,7 @@ class Findings:
 
     Attributes:
         flat (list[str]): annotation files, one for each box without area.
-        outside (int): boxes that reach outside their picture.
+        outside (list[str]): those of boxes that reach outside.
         unknown (Counter): objects by class that the config does not have.
         exchanged, scaled, sizes_only (list[str]): pictures whose size is not
             the one that their annotation names: its width and height
@@ -240,7 +253,7 @@ class Findings:
 
     def __init__(self, split, test_mode):
         self.split, self.test_mode = split, test_mode
-        self.flat, self.outside = [], 0
+        self.flat, self.outside = [], []
         self.unknown = collections.Counter()
         self.exchanged, self.scaled, self.sizes_only = [], [], []
 
@@ -264,15 +277,16 @@ class Findings:
         width, height = size
         # Tools disagree on whether the first pixel is 0 or 1: one pixel is
         # not outside.
-        self.outside += min(x1, y1) < -1 or x2 > width or y2 > height
+        if min(x1, y1) < -1 or x2 > width or y2 > height:
+            self.outside.append(osp.basename(path))
         flat = (min(x2, width) <= max(x1, 0)
                 or min(y2, height) <= max(y1, 0))
         if flat:
             self.flat.append(osp.basename(path))
         return flat
 
-    def sentences(self) -> list[str]:
-        """What was found, a sentence each; empty if nothing was."""
+    def sentences(self, most: int = MAX_NAMES) -> list[str]:
+        """What was found, a sentence each with so many names at most."""
         found = []
         if self.exchanged:
             found.append(
@@ -281,31 +295,32 @@ class Findings:
                 'likely beside their objects: turn the pictures, or the '
                 'annotations, or load with color_type='
                 "'color_ignore_orientation' if EXIF turns them: "
-                + shorten(self.exchanged, MAX_NAMES))
+                + shorten(self.exchanged, most))
         if self.scaled:
             found.append(
                 'pictures of another size than their annotation names: '
                 f'{len(self.scaled)}. Boxes are taken as pixels of the '
                 'picture; if they are of the other size, scale them: '
-                + shorten(self.scaled, MAX_NAMES))
+                + shorten(self.scaled, most))
         if self.sizes_only:
             found.append(
                 '<size> has width and height exchanged, the boxes fit '
                 f'(nothing to do): {len(self.sizes_only)}, '
-                + shorten(self.sizes_only, MAX_NAMES))
+                + shorten(self.sizes_only, most))
         if self.flat:
             use = ('counted as in XMLDataset' if self.test_mode else
                    'ignored in training')
             found.append(f'boxes without area ({use}): {len(self.flat)}, in '
-                         + shorten(self.flat, MAX_NAMES))
+                         + shorten(self.flat, most))
         if self.outside:
             found.append('boxes that reach outside their picture (kept): '
-                         f'{self.outside}')
+                         f'{len(self.outside)}, in '
+                         + shorten(self.outside, most))
         if self.unknown:
             counts = [f'{name} ({count})'
                       for name, count in self.unknown.most_common()]
             found.append('objects left out, their class is not in the '
-                         'config: ' + shorten(counts, MAX_NAMES))
+                         'config: ' + shorten(counts, most))
         return found
 
     def warn(self) -> None:

@@ -1,4 +1,5 @@
 from . import optimizer_warnings
+from .adder_check_hook import AdderCheckHook
 from .annealing_hook import AnnealingHook
 from .checkpoint_check_hook import CheckpointCheckHook
 from .clip_grad_hook import AdderClipGradHook, spare_adders
@@ -6,6 +7,7 @@ from .loss_scale_hook import LossScaleHook
 from .statistics_hook import StatisticsHook
 
 __all__ = [
-    'AdderClipGradHook', 'AnnealingHook', 'CheckpointCheckHook',
+    'AdderCheckHook', 'AdderClipGradHook', 'AnnealingHook',
+    'CheckpointCheckHook',
     'LossScaleHook', 'StatisticsHook', 'optimizer_warnings', 'spare_adders'
 ]

@@ -89,6 +89,45 @@ def test_named_nowhere_they_are_those_of_the_annotations(voc):
         fit_detector_classes(make(voc, heads=(3, )))
 
 
+def test_a_test_set_without_some_class_has_the_classes_of_training(voc):
+    """Else its labels would be other classes than the network's."""
+    cfg = make(voc)
+    (voc / 'Annotations/train_0.xml').rename(voc / 'Annotations/test_9.xml')
+    (voc / 'ImageSets/Main/test.txt').write_text('test_1\ntest_2\n')
+    (voc / 'ImageSets/Main/train.txt').write_text(
+        ''.join(f'train_{i}\n' for i in range(1, 6)) + 'test_9\n')
+    assert fit_detector_classes(cfg, ALL[2:]).startswith('6 classes, from ')
+    assert [tuple(node.metainfo.classes) for node in splits(cfg)] == \
+        [NAMES] * 4
+    for split in ('train', 'val'):  # only a test set is at hand
+        (voc / f'ImageSets/Main/{split}.txt').unlink()
+    cfg = make(voc, heads=(2, ))
+    assert fit_detector_classes(cfg, ALL[2:]).startswith('2 classes, from ')
+
+
+def test_heads_that_say_no_number_take_that_of_the_data(voc):
+    """Also where no data set is to be read, if its classes can be known."""
+    cfg = make(voc, heads=(None, None))
+    assert '6 classes' in fit_detector_classes(cfg)
+    head = cfg.model.roi_head
+    assert [node.num_classes for node in (*head.bbox_head, head.mask_head)] \
+        == [6] * 3
+    for cfg in (make(voc, heads=(None, )),
+                make('nowhere', val=NAMES, heads=(None, ))):
+        fit_detector_classes(cfg, ())
+        assert cfg.model.roi_head.bbox_head[0].num_classes == 6
+        assert tuple(splits(cfg)[0].metainfo.classes) == NAMES
+    with pytest.raises(InputError, match='bbox_head.0 .*num_classes=None.*'
+                       'metainfo.*work directory'):
+        fit_detector_classes(make('nowhere', heads=(None, )), ())
+
+
+def test_without_data_sets_numbers_are_left_alone(voc):
+    cfg = make(voc, NAMES, heads=(3, ))
+    assert fit_detector_classes(cfg, ()) is None
+    assert cfg.model.roi_head.bbox_head[0].num_classes == 3
+
+
 def test_option_sets_everything(voc):
     cfg = make(voc, NAMES, NAMES[:5], heads=(80, 20))
     assert fit_detector_classes(cfg, classes=['a', 'b']) is None

@@ -4,12 +4,14 @@ import os
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger, print_log
 
 from mmadder import cli
 from mmadder.errors import InputError
@@ -34,13 +36,14 @@ def hook_types(cfg):
 
 
 def test_hooks_are_added_once(config):
-    own = ['LossScaleHook', 'AdderClipGradHook', 'CheckpointCheckHook']
+    own = ['LossScaleHook', 'AdderClipGradHook', 'AdderCheckHook',
+           'CheckpointCheckHook']
     assert hook_types(cli.runner_config(config(), ())) == own
     cfg = cli.runner_config(config(
         "custom_hooks = [dict(type='EMAHook'), dict(type='AdderClipGradHook',"
         ' priority=3)]'), ())
     assert hook_types(cfg) == [
-        'EMAHook', 'AdderClipGradHook', 'LossScaleHook',
+        'EMAHook', 'AdderClipGradHook', 'LossScaleHook', 'AdderCheckHook',
         'CheckpointCheckHook']
     assert cfg.custom_hooks[1].priority == 3
 
@@ -78,6 +81,39 @@ def test_what_the_user_can_mend_is_a_sentence(
             raise error
     assert stop.value.code == 2
     assert capsys.readouterr().err == f'do.py: {message}\n'
+
+
+@pytest.mark.parametrize('error, end', [
+    (InputError('--x is wrong'), '--x is wrong'),
+    (InputError('2 pictures are wrong:\n  a.jpg\n  b.jpg'),
+     '2 pictures are wrong'),
+    (ValueError('a bug\nof two lines'), 'ValueError: a bug'),
+    (RuntimeError('Caught RuntimeError in worker.\nTraceback:\n  line 3\n'
+                  'RuntimeError: of a worker\n'), 'RuntimeError: of a worker'),
+    (AssertionError(), 'AssertionError')])
+def test_last_line_of_a_run_with_a_log(tmp_path, capsys, monkeypatch, error,
+                                       end):
+    """Says what failed and where the log is, and the log says it too."""
+    monkeypatch.setattr(sys, 'argv', ['tools/do.py'])
+    log = tmp_path / 'run.log'
+    with pytest.raises((SystemExit, type(error))) as stop:
+        with cli.short_messages('Interrupted.'):
+            MMLogger.get_instance(str(tmp_path), log_file=str(log))
+            print_log('progress', 'current')
+            raise error
+    said = capsys.readouterr().err if stop.type is SystemExit else ''.join(
+        traceback.format_exception(stop.value))
+    assert said.splitlines()[-1] == f'do.py: {end}; log: {log}'
+    assert ''.join(traceback.format_exception_only(error)).splitlines()[0] \
+        in log.read_text()
+
+
+def test_log_of_an_earlier_run_is_not_named(tmp_path, capsys):
+    MMLogger.get_instance(str(tmp_path), log_file=str(tmp_path / 'run.log'))
+    with pytest.raises(SystemExit):
+        with cli.short_messages('Interrupted.'):
+            raise InputError('--x is wrong')
+    assert capsys.readouterr().err.endswith(': --x is wrong\n')
 
 
 def test_runner_of_the_named_type(monkeypatch):

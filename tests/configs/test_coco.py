@@ -182,7 +182,8 @@ def test_a_config_differs_in_backbone_neck_and_awn_only(name, base):
     others = theirs.pop('custom_hooks', [])
     assert hooks[:len(others)] == others
     assert {hook['type'] for hook in hooks[len(others):]} == {
-        'LossScaleHook', 'AdderClipGradHook', 'CheckpointCheckHook'}
+        'LossScaleHook', 'AdderClipGradHook', 'AdderCheckHook',
+        'CheckpointCheckHook'}
     assert ours.pop('custom_imports')['imports'] == ['mmadder']
     for variable in ('adder_backbone', 'adder_neck', 'awn_paramwise'):
         ours.pop(variable, None)
