@@ -1,9 +1,11 @@
 """Convert a checkpoint to another variant, and prove that nothing is lost.
 
-Two ways lose nothing: a plain weight W is adaptive weight normalization
-(AWN) with nu = sigma and upsilon = mu of each filter, and any normalized
-weight W' is a plain one. The proof runs both models, each with its own
-layers, on pictures that they tell apart.
+Two ways between adders lose nothing: a plain weight W is adaptive weight
+normalization (AWN) with nu = sigma and upsilon = mu of each filter, and any
+normalized weight W' is a plain one. A convolutional network is the beginning
+of the path to an adder network (:mod:`mmadder.checkpoints.from_cnn`). The
+proof runs both models, each with its own layers, on pictures that they tell
+apart.
 """
 
 import copy
@@ -11,15 +13,16 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from mmadder.checkpoints.from_cnn import as_cnn, from_cnn, named_as_ours
 from mmadder.checkpoints.official import (
     from_official,
     is_official,
     official_logits,
 )
-from mmadder.checkpoints.state_dict import compare_state_dict
-from mmadder.checkpoints.variants import variant_of
+from mmadder.checkpoints.state_dict import BESIDES, compare_state_dict
+from mmadder.checkpoints.variants import CENTERED, split_variant, variant_of
 from mmadder.errors import InputError
-from mmadder.layers import AWN, WS, AdderConv2d
+from mmadder.layers import AWN, WS, AdderConv2d, require_adders
 from mmadder.text import shorten
 
 TOLERANCE = 1e-5  # largest deviation, relative to the largest value
@@ -27,7 +30,8 @@ TOLERANCE = 1e-5  # largest deviation, relative to the largest value
 # largest output: a hundred times the tolerance.
 LEAST_VARIATION = 1e-3
 SCALES = (.5, 1, 2)  # of the noise pictures
-SOURCES = ('official', 'ann', 'ws', 'awn')
+SOURCES = ('official', 'ann', 'ws', 'awn', 'ann-centered', 'ws-centered',
+           'awn-centered', 'cnn')
 
 
 def convert_checkpoint(
@@ -41,8 +45,8 @@ def convert_checkpoint(
     Args:
         state_dict: of AdderNet's code or of ours.
         model: of the target variant.
-        source: one of ``SOURCES``; needed for 'ann' and 'ws', whose keys are
-            equal, unless ``original`` is given.
+        source: one of ``SOURCES``; needed without ``original`` where keys
+            are equal: 'ann' and 'ws', and a centered variant or not.
         original: model of the config in the checkpoint, with any weights.
             Without it the target is taken, with the weight norm of the
             source and, where the target has another, its default eps.
@@ -55,10 +59,12 @@ def convert_checkpoint(
     Raises:
         InputError: the source is unknown, not the original's, does not fit
             the model; or nothing is proven, because the outputs deviate by
-            more than 1e-5, after rounding by more than those of the source
-            in its own dtype, or because they hardly depend on the picture.
+            more than 1e-5, after rounding by more than four times as much
+            as those of the source in its own dtype, or because they hardly depend on the picture.
     """
-    source = _find_source(state_dict, source, original)
+    if source == 'cnn':
+        return _convert_cnn(state_dict, model)
+    source = _find_source(state_dict, source, original, model)
     if original is None:
         original = set_weight_norm(
             copy.deepcopy(model), 'ann' if source == 'official' else source)
@@ -68,22 +74,54 @@ def convert_checkpoint(
     _require_weight_norms(ours, original)
     _require_expressible(original, model)
     original = _load(copy.deepcopy(original).double(), ours)
+    require_adders(original, 'convert_checkpoint')
     converted = convert_variant(original, model)
     images = _noise()
     expected = _parts(official_logits(exact, images)) \
         if source == 'official' else _parts(outputs(original, images))
     _require_variation(expected)
     expected += _filters(original)
-    deviation = largest_deviation(expected, _evidence(
+    return _proven(converted, model, original, expected, _evidence, source)
+
+
+def _convert_cnn(state_dict, model):
+    """:func:`convert_checkpoint` of convolutions to layers that begin so."""
+    exact = {key: value.double() if value.is_floating_point() else value
+             for key, value in named_as_ours(state_dict).items()}
+    find_adders(model)
+    original = _load(as_cnn(model, exact).double(), exact)
+    images = _noise()
+    converted = from_cnn(original, model, lambda m: outputs(m, images))
+    expected = _parts(outputs(original, images))
+    _require_variation(expected)
+    return _proven(
+        converted, model, original, expected,
+        lambda *args: _parts(outputs(*args)), 'cnn')
+
+
+def _proven(converted, model, original, expected, evidence, source):
+    """Return what :func:`convert_checkpoint` does, if it is proven.
+
+    Args:
+        converted: state dict for the model, in float64.
+        original: float64 model with the source's weights.
+        expected: its outputs.
+        evidence: function of model, images and dtype that gives such.
+    """
+    images = _noise()
+    deviation = largest_deviation(expected, evidence(
         _load(copy.deepcopy(model).double(), converted), images))
-    converted = {key: converted[key].to(value.dtype)
-                 for key, value in model.state_dict().items()}
+    own = model.state_dict()
+    converted = {key: value.to(own[key].dtype) if key in own else value
+                 for key, value in converted.items()}
     rounding = largest_deviation(
-        expected, _evidence(_load(model, converted), images))
+        expected, evidence(_load(model, converted), images))
     _require_equal(deviation, TOLERANCE, source)
     if not rounding <= TOLERANCE:
-        single = _evidence(original, images, torch.float32)
-        _require_equal(rounding, largest_deviation(expected, single), source)
+        # Rounded tensors are off by as much as rounded sums, more or less.
+        single = evidence(original, images, torch.float32)
+        _require_equal(
+            rounding, 4 * largest_deviation(expected, single), source)
     return converted, deviation, rounding
 
 
@@ -103,7 +141,9 @@ def convert_variant(original: nn.Module,
             source (weight standardization, of another layer).
     """
     _require_expressible(original, model)
-    sources, converted = find_adders(original), original.state_dict()
+    sources = find_adders(original)
+    converted = {key: value for key, value in original.state_dict().items()
+                 if not key.endswith(BESIDES)}  # adders need not say so
     for name, target in find_adders(model).items():
         source = sources[name]
         if _norm_of(source) == _norm_of(target):
@@ -154,15 +194,17 @@ def set_weight_norm(model: nn.Module, variant: str) -> nn.Module:
     Args:
         model: its adders of another variant get a norm with the default eps,
             and scale 1 and shift 0 for 'awn'.
-        variant: 'ann', 'ws' or 'awn'.
+        variant: of :func:`variant_of`; whether it is centered counts too.
     Returns:
         The same model.
     """
+    norm, centered = split_variant(variant)
     for layer in find_adders(model).values():
-        if variant_of(layer) != variant:
+        if split_variant(variant_of(layer))[0] != norm:
             channels = layer.out_channels
-            layer.awn = AWN(channels) if variant == 'awn' else None
-            layer.ws = WS(channels) if variant == 'ws' else None
+            layer.awn = AWN(channels) if norm == 'awn' else None
+            layer.ws = WS(channels) if norm == 'ws' else None
+        layer.center = centered
     return model
 
 
@@ -171,12 +213,14 @@ def _norm_of(layer):
     return variant_of(layer), getattr(layer.awn or layer.ws, 'eps', None)
 
 
-def _find_source(state_dict, source, original):
+def _find_source(state_dict, source, original, model):
     if original is not None:
         if not any(isinstance(layer, AdderConv2d)
                    for layer in original.modules()):
-            raise InputError('the checkpoint was trained with convolutions: '
-                             'no conversion to adders computes the same')
+            raise InputError(
+                'the checkpoint was trained with convolutions, so no adder '
+                'network computes the same: --source cnn makes it the '
+                'beginning of a path to one')
         recorded = sorted({variant_of(layer)
                            for layer in find_adders(original).values()})
         if source and recorded != [source]:
@@ -187,11 +231,17 @@ def _find_source(state_dict, source, original):
         return source
     if is_official(state_dict):
         return 'official'
+    centered = any(layer.center for layer in find_adders(model).values())
     if any('.awn.' in key for key in state_dict):
-        return 'awn'
+        if not centered:
+            return 'awn'
+        raise InputError(
+            'the keys of centered and of other adders are equal: say with '
+            f'--source whether the checkpoint is awn or awn{CENTERED}')
     raise InputError(
         'the keys of plain adders (ann) and of weight standardization (ws) '
-        'are equal: say with --source which of them the checkpoint is')
+        'are equal: say with --source which of them the checkpoint is'
+        + f' (ann{CENTERED} or ws{CENTERED}, if it is)' * centered)
 
 
 def _require_weight_norms(state_dict, original):
@@ -217,13 +267,19 @@ def _require_expressible(original, model):
             'config, convolutions in the other, so no conversion computes '
             'the same')
     for name, target in targets.items():
+        if sources[name].center != target.center:
+            centered, other = ('checkpoint', 'config')[::(
+                1 if sources[name].center else -1)]
+            raise InputError(
+                f'{name} is centered in the {centered}, not in the {other}: '
+                'no conversion computes the same')
         norm, eps = _norm_of(sources[name])
         if target.ws is not None and (norm, eps) != _norm_of(target):
             raise InputError(
                 f'weight standardization has no scale and shift, so {name} '
                 f'cannot hold the weights of an {norm} layer'
-                f'{f" with eps {eps:g}" if norm == "ws" else ""}; convert to '
-                'ann or awn')
+                f'{f" with eps {eps:g}" if eps and norm != "awn" else ""}; '
+                'convert to ann or awn')
 
 
 def _load(model, state_dict):

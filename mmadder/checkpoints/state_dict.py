@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mmadder.config_nodes import type_name
 from mmadder.errors import InputError
+from mmadder.layers.adder_conv2d import FRACTION
 from mmadder.text import shorten
 
 from .classes import class_counts
@@ -25,6 +26,9 @@ MAX_KEYS = 20  # listed of each kind in an error
 WRAPPERS = ('state_dict', 'model')
 # A file of PyTorch before 0.4.1 lacks it; torch starts it at zero.
 OPTIONAL = '.num_batches_tracked'
+# Of an adder, in training with AnnealingHook: a file without it is an adder's,
+# and a layer without it takes it from the file.
+BESIDES = f'.{FRACTION}'
 # Means and stds of old preprocessors and EMA copies of MMDetection 2: present
 # in a file, they are no weights of the model.
 NOT_WEIGHTS = ('data_preprocessor.', 'ema_')
@@ -67,9 +71,9 @@ def compare_state_dict(model: nn.Module,
     ignore = (*ignore, *NOT_WEIGHTS)
     return Difference(
         [key for key in own
-         if key not in state_dict and not key.endswith(OPTIONAL)],
-        [key for key in state_dict
-         if key not in own and not key.startswith(ignore)],
+         if key not in state_dict and not key.endswith((OPTIONAL, BESIDES))],
+        [key for key in state_dict if key not in own
+         and not key.startswith(ignore) and not key.endswith(BESIDES)],
         [_misshapen(model, key, state_dict[key], value)
          for key, value in own.items()
          if key in state_dict and state_dict[key].shape != value.shape])

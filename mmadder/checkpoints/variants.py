@@ -1,8 +1,9 @@
 """Which layers a checkpoint was trained with, and which ones a model has.
 
 Convolutions (cnn), plain adders (ann) and adders with weight standardization
-(ws) have equal keys: only the config in a checkpoint of MMEngine tells them
-apart. Adaptive weight normalization (awn) shows in the keys.
+(ws) have equal keys, and so have adders with and without centered outputs:
+only the config in a checkpoint of MMEngine tells them apart. Adaptive weight
+normalization (awn) shows in the keys.
 """
 
 import ast
@@ -15,12 +16,17 @@ from mmadder.config_nodes import type_name
 from mmadder.errors import InputError
 from mmadder.layers import AWN, WS, AdderConv2d
 
-VARIANTS = dict(ann=type(None), ws=WS, awn=AWN)
+WEIGHT_NORMS = dict(ann=type(None), ws=WS, awn=AWN)
+CENTERED = '-centered'  # ends the name of a variant
+_DESCRIPTIONS = dict(
+    ann='without weight norm', ws='with weight standardization',
+    awn='with adaptive weight normalization')
 NAMES = dict(
-    cnn='convolutions (cnn)',
-    ann='adders without weight norm (ann)',
-    ws='adders with weight standardization (ws)',
-    awn='adders with adaptive weight normalization (awn)')
+    {'cnn': 'convolutions (cnn)'},
+    **{name: f'adders {text} ({name})'
+       for name, text in _DESCRIPTIONS.items()},
+    **{name + CENTERED: f'centered adders {text} ({name}{CENTERED})'
+       for name, text in _DESCRIPTIONS.items()})
 NO_AWN = 'no adaptive weight normalization'  # ann, ws or cnn
 # Types that a source may have where its target has others or none.
 OWN_TYPES = dict(
@@ -28,15 +34,29 @@ OWN_TYPES = dict(
     BatchNorm2d='BN', SyncBatchNorm='SyncBN')  # as classes are called
 # Settings of a model that logits and features do not depend on.
 ASIDE = ('type', '_scope_', 'data_preprocessor', 'train_cfg', 'test_cfg')
-# Targets that compute the same, of tools/convert_checkpoint.py.
+# Targets that compute the same, of tools/convert_checkpoint.py, where both
+# are centered or neither is.
 LOSSLESS = dict(ann=('awn', ), ws=('ann', 'awn'), awn=('ann', ))
 
 
 def variant_of(layer: AdderConv2d) -> str:
-    """Return 'ann', 'ws' or 'awn' of an AdderConv2d."""
+    """Return 'ann', 'ws', 'awn' or, say, 'awn-centered' of a layer."""
     norm = layer.awn or layer.ws
-    return next(name for name, kind in VARIANTS.items()
-                if type(norm) is kind)
+    return next(name for name, kind in WEIGHT_NORMS.items()
+                if type(norm) is kind) + CENTERED * layer.center
+
+
+def split_variant(variant: str) -> tuple[str, bool]:
+    """Return the name of the weight norm, and whether it is centered."""
+    norm = variant.removesuffix(CENTERED)
+    return norm, norm != variant
+
+
+def is_lossless(source: str, target: str) -> bool:
+    """Whether a conversion of variants computes the same."""
+    (source, centered), (target, also) = map(split_variant, (source, target))
+    return centered == also and (
+        source == target or target in LOSSLESS.get(source, ()))
 
 
 def recorded_variants(checkpoint: Any) -> dict[str, str]:
@@ -154,24 +174,31 @@ def require_variant(model: nn.Module,
             own = 'cnn'
         else:
             continue
-        found = _found_variant(state_dict, key, recorded.get(part))
-        if found != own and (found or own == 'awn'):
+        found = _found_variant(state_dict, key, recorded.get(part), own)
+        if found != own and (found or own.startswith('awn')):
             raise InputError(
                 f'checkpoint {name} has {NAMES.get(found, NO_AWN)} in '
                 f'{part or key}, the config has {NAMES[own]} there. '
                 f'{_advice(found, own, name, config)}')
 
 
-def _found_variant(state_dict, key, recorded):
+def _found_variant(state_dict, key, recorded, own):
     """Return the variant of a layer in a file, None if it is not known."""
-    if f'{key}.awn.nu' in state_dict:
-        return 'awn'
-    return None if recorded == 'awn' else recorded
+    has_awn = f'{key}.awn.nu' in state_dict
+    if recorded is None and not has_awn:
+        return None
+    # Without record a file may be centered or not: as the layer is.
+    norm, centered = split_variant(recorded or own)
+    if has_awn:
+        return 'awn' + CENTERED * centered
+    return None if norm == 'awn' else recorded
 
 
 def _advice(found, own, name, config):
-    sources = [source for source in ([found] if found else ('ann', 'ws'))
-               if own in LOSSLESS.get(source, ())]
+    _, centered = split_variant(own)
+    unknown = [norm + CENTERED * centered for norm in ('ann', 'ws')]
+    sources = [source for source in ([found] if found else unknown)
+               if is_lossless(source, own)]
     if not sources:
         return ('No conversion computes the same: use the config that the '
                 'file was trained with, or train this one')
@@ -219,8 +246,9 @@ def _part_variant(node, path):
         return 'cnn'
     if type_name(conv_cfg) != 'AdderConv2d':
         return None
-    norm = type_name(conv_cfg.get('weight_norm'))
-    return {'': 'ann', 'WS': 'ws', 'AWN': 'awn'}.get(norm)
+    norm = {'': 'ann', 'WS': 'ws', 'AWN': 'awn'}.get(
+        type_name(conv_cfg.get('weight_norm')))
+    return norm and norm + CENTERED * bool(conv_cfg.get('center'))
 
 
 def _literal(node):

@@ -294,3 +294,51 @@ def test_a_fault_in_one_filter_is_noticed(monkeypatch, layer):
         'mmadder.checkpoints.convert.convert_variant', faulty)
     with pytest.raises(InputError, match='deviate by'):
         convert(checkpoint, config)
+
+
+# --------------------------------------------------------------- centered --
+
+
+def centered_config(weight_norm, center=True):
+    config = classifier_config(20, weight_norm)
+    config.model.backbone.conv_cfg.center = center
+    return config
+
+
+@pytest.mark.parametrize('source, target', [
+    ('WS', None), ('AWN', None), (None, 'AWN')])
+def test_centered_adders(source, target):
+    original = trained_like(centered_config(source))
+    name = f'{(source or "ann").lower()}-centered'
+    model = build_model(centered_config(target))
+    with pytest.raises(InputError, match=r'keys of .* are equal: say with '
+                       '--source'):
+        convert_checkpoint(original.state_dict(), model)
+    convert_checkpoint(original.state_dict(), model, name)
+    images = torch.randn(2, 3, 32, 32)
+    assert largest_deviation(outputs(original, images),
+                             outputs(model, images)) < 1e-4
+
+
+@pytest.mark.parametrize('center', [False, True])
+def test_centered_and_other_adders_differ(center):
+    original = trained_like(centered_config('AWN', center))
+    names = ('config', 'checkpoint')
+    with pytest.raises(InputError, match='is centered in the '
+                       f'{names[center]}, not in the {names[not center]}'):
+        convert_checkpoint(
+            original.state_dict(),
+            build_model(centered_config('AWN', not center)),
+            'awn' + '-centered' * center)
+
+
+def test_a_finished_path_leaves_no_trace():
+    """Its t of 1 need not be said of an adder."""
+    original = trained_like(centered_config('AWN'))
+    for layer in original.modules():
+        if isinstance(layer, AdderConv2d):
+            layer.set_adder_fraction(1)
+    model = build_model(centered_config(None))
+    converted, *_ = convert_checkpoint(
+        original.state_dict(), model, 'awn-centered')
+    assert not any(key.endswith('fraction') for key in converted)

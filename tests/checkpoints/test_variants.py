@@ -20,8 +20,12 @@ CONV_CFGS = dict(
     cnn=None, ann=dict(type='AdderConv2d', weight_norm=None),
     ws=dict(type='AdderConv2d', weight_norm='WS'),
     awn=dict(type='AdderConv2d', weight_norm=dict(type='AWN', upsilon=.5)))
+CONV_CFGS.update({
+    f'{name}-centered': dict(CONV_CFGS[name], center=True)
+    for name in ('ws', 'awn')})
 SMALL = dict(depth=18, stem_channels=4, base_channels=4)
-LOSSLESS = [('ann', 'awn'), ('ws', 'ann'), ('ws', 'awn'), ('awn', 'ann')]
+LOSSLESS = [('ann', 'awn'), ('ws', 'ann'), ('ws', 'awn'), ('awn', 'ann'),
+            ('ws-centered', 'awn-centered')]
 
 
 def make_config(variant, **kwargs):
@@ -163,14 +167,17 @@ def test_pretrained(save, models, prefix, found, own):
 @pytest.mark.parametrize('own', CONV_CFGS)
 def test_without_config_the_keys_decide(save, models, found, own):
     path, model = save(found, with_config=False), models[own]
-    if (found == 'awn') == (own == 'awn'):
+    has_awn = own.startswith('awn')
+    if found.startswith('awn') == has_awn:
         load_pretrained(model, path)
         return
     with pytest.raises(InputError, match='adaptive weight norm') as error:
         load_pretrained(model, path)
     assert ('If it has adders, this converts it without loss' in
-            str(error.value)) == (own == 'awn')
-    assert ('--source ann or ws' in str(error.value)) == (own == 'awn')
+            str(error.value)) == has_awn
+    centered = '-centered' * own.endswith('-centered')
+    assert (f'--source ann{centered} or ws{centered}' in
+            str(error.value)) == has_awn
 
 
 def test_parts_are_compared_apart():
