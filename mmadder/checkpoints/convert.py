@@ -59,7 +59,7 @@ def convert_checkpoint(
     Raises:
         InputError: the source is unknown, not the original's, does not fit
             the model; or nothing is proven, because the outputs deviate by
-            more than 1e-5, after rounding by more than four times as much
+            more than 1e-5, after rounding by more than ten times as much
             as those of the source in its own dtype, or because they hardly depend on the picture.
     """
     if source == 'cnn':
@@ -118,10 +118,11 @@ def _proven(converted, model, original, expected, evidence, source):
         expected, evidence(_load(model, converted), images))
     _require_equal(deviation, TOLERANCE, source)
     if not rounding <= TOLERANCE:
-        # Rounded tensors are off by as much as rounded sums, more or less.
+        # A rounded nu or upsilon moves all taps of a filter together, so
+        # that their errors add up more than those of rounded sums.
         single = evidence(original, images, torch.float32)
         _require_equal(
-            rounding, 4 * largest_deviation(expected, single), source)
+            rounding, 10 * largest_deviation(expected, single), source)
     return converted, deviation, rounding
 
 
