@@ -60,8 +60,7 @@ def fuse_adder_bn(model: nn.Module) -> nn.Module:
 
     Example:
         >>> model = AdderResNet(18).eval()
-        >>> with torch.no_grad():
-        ...     features, = fuse_adder_bn(model)(torch.rand(1, 3, 64, 64))
+        >>> features, = fuse_adder_bn(model)(torch.rand(1, 3, 64, 64))
     """
     for name, module in model.named_modules(prefix='model'):
         if module.training:
@@ -72,7 +71,7 @@ def fuse_adder_bn(model: nn.Module) -> nn.Module:
     if not any(isinstance(m, AdderConv2d) for m in model.modules()):
         raise InputError(f'fuse_adder_bn: model ({type(model).__name__}) has '
                          'no AdderConv2d, or was fused before')
-    fused = _fused(copy.deepcopy(model))
+    fused = _fused(copy.deepcopy(model)).requires_grad_(False)
     fused.eval()  # does not return the model in MMPretrain's backbones
     return fused
 

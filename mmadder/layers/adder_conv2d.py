@@ -40,6 +40,7 @@ class AdderConv2d(nn.Module):
             None leaves the gradient as it is.
         mode, input_gradient: see :func:`mmadder.ops.adder_conv2d`.
         padding_mode: 'zeros'.
+        device, dtype: of the parameters.
     Input:
         (N, in_channels, H, W), float32 or float64; half types are computed
         in float32.
@@ -75,7 +76,9 @@ class AdderConv2d(nn.Module):
                  eta: float | None = 0.2,
                  mode: str = 'auto',
                  input_gradient: str = 'hardtanh',
-                 padding_mode: str = 'zeros'):
+                 padding_mode: str = 'zeros',
+                 device: torch.device | str | None = None,
+                 dtype: torch.dtype | None = None):
         super().__init__()
         _check_channels(in_channels, out_channels, groups)
         if eta is not None and not eta > 0:
@@ -101,6 +104,7 @@ class AdderConv2d(nn.Module):
         norm = _build_weight_norm(weight_norm, out_channels)
         self.awn = norm if isinstance(norm, AWN) else None
         self.ws = norm if isinstance(norm, WS) else None
+        self.to(device, dtype)
         self.init_weights()
         self.instances.add(self)
 

@@ -109,8 +109,10 @@ def test_original_trains_and_copy_refuses():
     fused = fuse_adder_bn(model)
     assert all(torch.equal(value, before[key])
                for key, value in model.state_dict().items())
+    assert not fused(x)[0].requires_grad  # without no_grad
     model.train()
     model(x)[0].sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
     with pytest.raises(RuntimeError, match='fused model cannot be trained'):
         fused.train()
     with pytest.raises(RuntimeError, match='has no gradient'):
