@@ -200,16 +200,17 @@ class FusedBlock(nn.Module):
 
 def _epilogue(conv, norm):
     """(mean, scale, bias), float64, of what follows an adder."""
-    shape = dict(size=(conv.out_channels, ), dtype=torch.float64)
+    shape = dict(size=(conv.out_channels, ), dtype=torch.float64,
+                 device=conv.weight.device)
     mean, scale, bias = (torch.full(fill_value=v, **shape) for v in (0, 1, 0))
     if norm is not None:
-        mean = norm.running_mean.double().cpu()
-        scale = (norm.running_var.double().cpu() + norm.eps).rsqrt()
+        mean = norm.running_mean.double()
+        scale = (norm.running_var.double() + norm.eps).rsqrt()
         if norm.affine:
-            scale = scale * norm.weight.detach().double().cpu()
-            bias = norm.bias.detach().double().cpu()
+            scale = scale * norm.weight.detach().double()
+            bias = norm.bias.detach().double()
     if conv.bias is not None:
-        mean = mean - conv.bias.detach().double().cpu()
+        mean = mean - conv.bias.detach().double()
     return mean, scale, bias
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
 from mmadder.config_nodes import type_name
+from mmadder.errors import InputError
 from mmadder.ops import adder_conv2d
 
 from .local_gradient_scaling import local_gradient_scaling
@@ -125,6 +126,19 @@ class AdderConv2d(nn.Module):
             nn.init.zeros_(self.bias)
         if self.awn is not None:
             self.awn.init_weights()
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata,
+                              strict, missing_keys, unexpected_keys,
+                              error_msgs):
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys,
+            unexpected_keys, error_msgs)
+        # Of QuantizedAdderConv2d. MMEngine would skip all of its keys.
+        if any(key.endswith('.code_scale') for key in unexpected_keys):
+            raise InputError(
+                'the checkpoint is of tools/quantize.py, in 8 bits, and the '
+                'model is not: use tools/test.py or tools/image_demo.py, or '
+                'load it into mmadder.inference.empty_quantized(model)')
 
     def forward(self, input: Tensor) -> Tensor:
         weight = self.normalized_weight

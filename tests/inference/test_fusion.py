@@ -119,6 +119,14 @@ def test_original_trains_and_copy_refuses():
         fused(x.requires_grad_())
 
 
+def test_shapes_on_the_meta_device():
+    model = AdderResNet(18, base_channels=8, stem_channels=8).eval()
+    images = torch.empty(2, 3, 64, 64, device='meta')
+    for fused in (fuse_adder_bn(copy.deepcopy(model).to('meta')),
+                  fuse_adder_bn(model).to('meta')):
+        assert fused(images)[0].shape == (2, 64, 2, 2)
+
+
 def test_copies_and_pickles():
     x = torch.rand(2, 3, 32, 32)
     fused = fuse_adder_bn(settle(
