@@ -59,8 +59,9 @@ def convert_checkpoint(
     Raises:
         InputError: the source is unknown, not the original's, does not fit
             the model; or nothing is proven, because the outputs deviate by
-            more than 1e-5, after rounding by more than ten times as much
-            as those of the source in its own dtype, or because they hardly depend on the picture.
+            more than 1e-5, after rounding by more than ten times as much as
+            those of the source in its own dtype, or because they hardly
+            depend on the picture.
     """
     if source == 'cnn':
         return _convert_cnn(state_dict, model)

@@ -61,8 +61,7 @@ def fuse_adder_bn(model: nn.Module) -> nn.Module:
 
     Example:
         >>> model = AdderResNet(18).eval()
-        >>> with torch.no_grad():
-        ...     features, = fuse_adder_bn(model)(torch.rand(1, 3, 64, 64))
+        >>> features, = fuse_adder_bn(model)(torch.rand(1, 3, 64, 64))
     """
     for name, module in model.named_modules(prefix='model'):
         if module.training:
@@ -74,7 +73,7 @@ def fuse_adder_bn(model: nn.Module) -> nn.Module:
         raise InputError(f'fuse_adder_bn: model ({type(model).__name__}) has '
                          'no AdderConv2d, or was fused before')
     require_adders(model, 'fuse_adder_bn')
-    fused = _fused(copy.deepcopy(model))
+    fused = _fused(copy.deepcopy(model)).requires_grad_(False)
     fused.eval()  # does not return the model in MMPretrain's backbones
     return fused
 
@@ -205,16 +204,17 @@ class FusedBlock(nn.Module):
 
 def _epilogue(conv, norm):
     """(mean, scale, bias), float64, of what follows an adder."""
-    shape = dict(size=(conv.out_channels, ), dtype=torch.float64)
+    shape = dict(size=(conv.out_channels, ), dtype=torch.float64,
+                 device=conv.weight.device)
     mean, scale, bias = (torch.full(fill_value=v, **shape) for v in (0, 1, 0))
     if norm is not None:
-        mean = norm.running_mean.double().cpu()
-        scale = (norm.running_var.double().cpu() + norm.eps).rsqrt()
+        mean = norm.running_mean.double()
+        scale = (norm.running_var.double() + norm.eps).rsqrt()
         if norm.affine:
-            scale = scale * norm.weight.detach().double().cpu()
-            bias = norm.bias.detach().double().cpu()
+            scale = scale * norm.weight.detach().double()
+            bias = norm.bias.detach().double()
     if conv.bias is not None:
-        mean = mean - conv.bias.detach().double().cpu()
+        mean = mean - conv.bias.detach().double()
     return mean, scale, bias
 
 

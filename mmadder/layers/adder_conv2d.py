@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
 from mmadder.config_nodes import type_name
+from mmadder.errors import InputError
 from mmadder.ops import adder_conv2d
 
 from .local_gradient_scaling import local_gradient_scaling
@@ -50,6 +51,7 @@ class AdderConv2d(nn.Module):
         center: take the mean over the filters (of each group) off the
             adder's output, per sample and position, before the bias. Not
             part of the paper; see :func:`mmadder.ops.adder_conv2d`.
+        device, dtype: of the parameters.
     Input:
         (N, in_channels, H, W), float32 or float64; half types are computed
         in float32.
@@ -91,7 +93,9 @@ class AdderConv2d(nn.Module):
                  mode: str = 'auto',
                  input_gradient: str = 'hardtanh',
                  padding_mode: str = 'zeros',
-                 center: bool = False):
+                 center: bool = False,
+                 device: torch.device | str | None = None,
+                 dtype: torch.dtype | None = None):
         super().__init__()
         _check_channels(in_channels, out_channels, groups)
         if eta is not None and not eta > 0:
@@ -123,6 +127,7 @@ class AdderConv2d(nn.Module):
         norm = _build_weight_norm(weight_norm, out_channels)
         self.awn = norm if isinstance(norm, AWN) else None
         self.ws = norm if isinstance(norm, WS) else None
+        self.to(device, dtype)
         self.init_weights()
         self.instances.add(self)
 
@@ -156,15 +161,6 @@ class AdderConv2d(nn.Module):
                 (), dtype=torch.float64))
         self._buffers[FRACTION].fill_(fraction)
 
-    def _load_from_state_dict(self, state_dict, prefix, *args):
-        key = prefix + FRACTION
-        if key in state_dict:
-            self.set_adder_fraction(float(state_dict[key]))
-        elif FRACTION in self._buffers and f'{prefix}weight' in state_dict:
-            self.set_adder_fraction(1)  # the file of an adder
-            state_dict = {**state_dict, key: self._buffers[FRACTION]}
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
     def init_weights(self) -> None:
         """Draw the weight from N(0, 1), as AdderNet; reset norm and bias."""
         nn.init.normal_(self.weight)
@@ -172,6 +168,25 @@ class AdderConv2d(nn.Module):
             nn.init.zeros_(self.bias)
         if self.awn is not None:
             self.awn.init_weights()
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata,
+                              strict, missing_keys, unexpected_keys,
+                              error_msgs):
+        key = prefix + FRACTION
+        if key in state_dict:
+            self.set_adder_fraction(float(state_dict[key]))
+        elif FRACTION in self._buffers and f'{prefix}weight' in state_dict:
+            self.set_adder_fraction(1)  # the file of an adder
+            state_dict = {**state_dict, key: self._buffers[FRACTION]}
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys,
+            unexpected_keys, error_msgs)
+        # Of QuantizedAdderConv2d. MMEngine would skip all of its keys.
+        if any(key.endswith('.code_scale') for key in unexpected_keys):
+            raise InputError(
+                'the checkpoint is of tools/quantize.py, in 8 bits, and the '
+                'model is not: use tools/test.py or tools/image_demo.py, or '
+                'load it into mmadder.inference.empty_quantized(model)')
 
     def forward(self, input: Tensor) -> Tensor:
         weight, t = self.normalized_weight, self._fraction

@@ -10,10 +10,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from mmadder.ops.adder_conv2d import require_plain_gradient
+
 EPS = 1e-12  # smallest norm to divide by, as in AdderNet's code
 
 # A tensor: torch.compile would bake a number into the backward graph.
-_loss_scale = torch.ones(())
+_loss_scale = torch.ones((), dtype=torch.float64)
 _averaging_group = None
 
 
@@ -46,6 +48,9 @@ def local_gradient_scaling(weight: Tensor, eta: float = 0.2) -> Tensor:
     Returns:
         A view of ``weight``.
     """
+    if not (torch.is_grad_enabled() and weight.requires_grad):
+        return weight.view_as(weight)  # torch.jit.save takes no other
+    require_plain_gradient(weight)
     return _LocalGradientScaling.apply(weight, eta)
 
 

@@ -30,7 +30,7 @@ def adaptive_weight_norm(weight: Tensor, nu: Tensor | None,
     """
     # The filters are the groups of one sample: a single kernel each way.
     return torch.group_norm(
-        weight.flatten(1).unsqueeze(0), len(weight), nu, upsilon,
+        weight.flatten(1).unsqueeze(0), weight.shape[0], nu, upsilon,
         eps).view_as(weight)
 
 

@@ -1,6 +1,7 @@
 """The adder convolution: public function, fake kernels and autograd."""
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 from torch.nn.modules.utils import _pair
 
 from .extension import is_built, kernel_devices, require_extension
@@ -25,7 +26,8 @@ def adder_conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None,
     Eq. 1 of "Towards Stable and Robust AdderNets" (NeurIPS 2021); AdderNet,
     arXiv:1912.13200. Backward is AdderNet's surrogate, not the derivative:
     dY/dW = X - W, dY/dX = clip(W - X, -1, 1), both raw: the adaptive local
-    learning rate is a layer's business. Padding is a real sample: each
+    learning rate is a layer's business. There is no second gradient, none of
+    torch.func, and no forward mode. Padding is a real sample: each
     padded zero adds -\|W\|.
 
     Args:
@@ -68,7 +70,8 @@ def adder_conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None,
         ValueError: wrong rank, channels, groups, mode or an empty output, or
             center with one filter in a group; the message names the argument
             and the shapes.
-        RuntimeError: mixed dtypes or devices, or kernels not built.
+        RuntimeError: mixed dtypes or devices, kernels not built, or a
+            gradient that is not there.
 
     Example:
         >>> x, w = torch.zeros(1, 3, 8, 8), torch.ones(16, 3, 3, 3)
@@ -78,10 +81,26 @@ def adder_conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None,
     require_extension()
     _check_device(input)
     _check(input, weight, bias, mode, input_gradient)
+    require_plain_gradient(input, weight)
     output = torch.ops.mmadder.adder_conv2d(
         input, weight, _pair(stride), _pair(padding), _pair(dilation), groups,
         mode, input_gradient, center)
     return output if bias is None else output + bias.view(1, -1, 1, 1)
+
+
+def require_plain_gradient(*tensors: Tensor) -> None:
+    """Refuse gradients that would be zeros, or an error of PyTorch's inside.
+
+    Raises:
+        RuntimeError: a tensor is one of torch.func's or of forward mode.
+    """
+    if not torch.compiler.is_compiling() and any(
+            torch._C._functorch.is_gradtrackingtensor(tensor)
+            or unpack_dual(tensor).tangent is not None for tensor in tensors):
+        raise RuntimeError(
+            'adder_conv2d: its gradient is a surrogate that only backward() '
+            'and torch.autograd.grad() give; torch.func.grad, vjp, jvp and '
+            'forward mode do not')
 
 
 def _check_device(input: Tensor) -> None:
@@ -116,7 +135,9 @@ def _check(input: Tensor, weight: Tensor, bias: Tensor | None, mode: str,
             raise RuntimeError(
                 f'adder_conv2d: {name} is {tensor.dtype}, input '
                 f'{input.dtype}; convert one, or use autocast.')
-    if bias is not None and (bias.dim() != 1 or len(bias) != len(weight)):
+    if torch.jit.is_tracing():  # where sizes are tensors
+        return
+    if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(
             f'adder_conv2d: bias must have shape ({len(weight)},) for weight '
             f'{tuple(weight.shape)}, got {tuple(bias.shape)}.')
@@ -156,6 +177,10 @@ def _setup_context(ctx, inputs, output):
 
 
 def _backward(ctx, grad_output):
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            'adder_conv2d: its gradient is a surrogate, and has none of its '
+            'own: leave create_graph out')
     input, weight = ctx.saved_tensors
     if ctx.center:
         grad_output = _centered(grad_output, ctx.geometry[-1])

@@ -109,12 +109,22 @@ def test_original_trains_and_copy_refuses():
     fused = fuse_adder_bn(model)
     assert all(torch.equal(value, before[key])
                for key, value in model.state_dict().items())
+    assert not fused(x)[0].requires_grad  # without no_grad
     model.train()
     model(x)[0].sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
     with pytest.raises(RuntimeError, match='fused model cannot be trained'):
         fused.train()
     with pytest.raises(RuntimeError, match='has no gradient'):
         fused(x.requires_grad_())
+
+
+def test_shapes_on_the_meta_device():
+    model = AdderResNet(18, base_channels=8, stem_channels=8).eval()
+    images = torch.empty(2, 3, 64, 64, device='meta')
+    for fused in (fuse_adder_bn(copy.deepcopy(model).to('meta')),
+                  fuse_adder_bn(model).to('meta')):
+        assert fused(images)[0].shape == (2, 64, 2, 2)
 
 
 def test_copies_and_pickles():

@@ -1,6 +1,7 @@
 """The layer against its formula, and inside OpenMMLab's models."""
 import copy
 import doctest
+import io
 import math
 import pickle
 
@@ -328,9 +329,55 @@ def test_fusion_with_batch_norm_leaves_adders_alone():
     torch.testing.assert_close(fuse_conv_bn(module)(x), expected)
 
 
+@pytest.mark.parametrize('weight_norm', WEIGHT_NORMS)
+def test_traced_layer_is_saved(weight_norm):
+    layer = AdderConv2d(3, 4, 3, bias=True, weight_norm=weight_norm)
+    x, file = torch.randn(1, 3, 6, 7), io.BytesIO()
+    with torch.no_grad():
+        torch.jit.save(torch.jit.trace(layer, x), file)
+        file.seek(0)
+        assert torch.equal(torch.jit.load(file)(x), layer(x))
+
+
+@pytest.mark.parametrize('weight_norm', WEIGHT_NORMS)
+def test_device_and_dtype(weight_norm):
+    options = dict(bias=True, weight_norm=weight_norm)
+    layer = AdderConv2d(3, 4, 3, dtype=torch.float64, **options)
+    assert {p.dtype for p in layer.parameters()} == {torch.float64}
+    layer = AdderConv2d(3, 4, 3, device='meta', **options)
+    assert {p.device.type for p in layer.parameters()} == {'meta'}
+    with torch.device('meta'):
+        layer = AdderConv2d(3, 4, 3, **options)
+    assert {p.device.type for p in layer.parameters()} == {'meta'}
+    assert_drawn_from_standard_normal([AdderConv2d(
+        16, 16, 3, dtype=torch.float64, **options)])
+
+
+@pytest.mark.parametrize('differentiate', [
+    lambda f, w: torch.func.grad(lambda w: f(w).sum())(w),
+    lambda f, w: torch.func.vjp(f, w),
+    lambda f, w: torch.func.jvp(f, (w, ), (w, ))])
+def test_functional_gradients_are_refused(differentiate):
+    layer, x = AdderConv2d(3, 4, 3), torch.randn(1, 3, 6, 7)
+    with pytest.raises(RuntimeError, match='only backward.. and'):
+        differentiate(lambda weight: torch.func.functional_call(
+            layer, dict(weight=weight), (x, )), layer.weight.detach())
+
+
+def test_second_gradient_is_refused():
+    layer, x = AdderConv2d(3, 4, 3), torch.randn(1, 3, 6, 7)
+    for inputs in (x.requires_grad_(), layer.weight):
+        with pytest.raises(RuntimeError, match='leave create_graph out'):
+            torch.autograd.grad(
+                layer(x).sum(), inputs, create_graph=True)
+
+
 def test_shapes_on_the_meta_device():
     """Nothing is computed there, and there is no autocast to ask for."""
     layer = AdderConv2d(4, 6, 3, stride=2, bias=True, weight_norm='AWN')
     output = layer.to('meta')(torch.empty(2, 4, 9, 8, device='meta'))
     assert output.shape == (2, 6, 4, 3)
     assert output.device.type == 'meta'
+    output.sum().backward()
+    assert layer.weight.grad.shape == layer.weight.shape
+    assert layer.weight.grad.device.type == 'meta'

@@ -40,6 +40,28 @@ def test_rms_is_eta_for_any_loss(loss, dtype):
     assert rms(scaled(gradient, 0.3)) == pytest.approx(0.3, rel=1e-6)
 
 
+def test_no_digit_of_a_double_is_lost():
+    """A third is no float32."""
+    gradient = torch.randn(6, 3, 3, 2, dtype=torch.float64)
+    set_loss_scale(1 / 3)
+    assert get_loss_scale() == 1 / 3
+    assert rms(scaled(gradient)) == pytest.approx(.2 / 3, rel=1e-14)
+
+
+@pytest.mark.parametrize('requires_grad', [True, False])
+def test_nothing_is_recorded_without_need(requires_grad):
+    weight = torch.randn(4, 3, requires_grad=requires_grad)
+    with torch.set_grad_enabled(not requires_grad):
+        output = local_gradient_scaling(weight)
+    assert output.grad_fn is None and torch.equal(output, weight)
+
+
+def test_functorch_is_refused():
+    with pytest.raises(RuntimeError, match='only backward.. and'):
+        torch.func.grad(lambda weight: local_gradient_scaling(weight).sum())(
+            torch.randn(4, 3))
+
+
 def test_is_the_published_formula():
     gradient = torch.tensor([[3., 0.], [0., 4.]])
     expected = 0.2 * math.sqrt(4) / 5 * gradient

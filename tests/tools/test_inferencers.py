@@ -9,8 +9,13 @@ import mmdet
 import numpy as np
 import pytest
 import torch
+from mmdet.apis import inference_detector, init_detector
 from mmengine.config import Config
+from mmengine.runner import load_checkpoint
+from mmpretrain.apis import get_model
 
+from mmadder.errors import InputError
+from mmadder.inference import empty_quantized, save_quantized
 from mmadder.models import build_model
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -78,6 +83,30 @@ def test_classifiers(place, tmp_path, config, size):
     label, name, shape = run(CLASSIFY, place(config), tmp_path)
     assert name == str(label)
     assert shape == [size]
+
+
+def test_8_bits_are_refused_or_loaded(detector, small, digits):
+    """MMEngine would skip all keys: no boxes, and no word about it."""
+    _, config, _ = detector
+    path = str(small / 'detector.pth')
+    quantized = empty_quantized(build_model(config))
+    save_quantized(quantized, path)
+    with pytest.raises(InputError, match='8 bits'):
+        init_detector(config, path, device='cpu')
+    with pytest.warns(UserWarning, match='checkpoint is None'):
+        model = empty_quantized(init_detector(
+            config, palette='random', device='cpu'))
+    load_checkpoint(model, path)
+    for key, value in quantized.state_dict().items():
+        assert torch.equal(model.state_dict()[key], value)
+    picture = digits / 'VOC2007' / 'JPEGImages' / 'val_0.jpg'
+    assert len(inference_detector(model, str(picture)).pred_instances)
+
+    path, config = str(small / 'int8.pth'), str(small / 'small.py')
+    save_quantized(
+        empty_quantized(build_model(Config.fromfile(config))), path)
+    with pytest.raises(InputError, match='8 bits'):
+        get_model(config, pretrained=path, device='cpu')
 
 
 @pytest.mark.slow
