@@ -103,7 +103,7 @@ def link_mim_files():
     """Show configs and tools inside the package, as MIM expects them.
 
     Links, so that an editable installation follows the sources; wheels get
-    copies.
+    copies, which MIM needs: it looks into site-packages.
     """
     folder = ROOT / 'mmadder' / '.mim'
     folder.mkdir(exist_ok=True)

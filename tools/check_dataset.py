@@ -49,7 +49,8 @@ def main():
             write_sheet(split, Path(args.out), len(splits), args.pictures)
         print_list('faults that stop a training', split.problems)
         print_list('to look at', split.findings)
-    print_list('\nto look at', dataset_check.shared_pictures(splits))
+    print_list('to look at, of several splits',
+               dataset_check.shared_pictures(splits))
     faults = sum(len(split.problems) for split in splits)
     if faults:
         raise InputError(f'{faults} faults, listed above, would stop a '

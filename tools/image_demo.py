@@ -2,7 +2,8 @@
 
     python tools/image_demo.py IMAGE CONFIG CHECKPOINT --out DIR
 
-IMAGE may be a folder of pictures. The data of the config are not needed.
+IMAGE may be a folder of pictures; those that cannot be read are named at the
+end. The data of the config are not needed.
 """
 import argparse
 from pathlib import Path
@@ -42,9 +43,18 @@ def main():
     config = cli.load_config(args.config, cfg_options=args.cfg_options)
     demo = Demo(config, args.checkpoint, args.device)
     out.mkdir(parents=True, exist_ok=True)
+    failed = []
     for path in tqdm(pictures, unit='picture', disable=len(pictures) == 1):
-        seen = demo.draw(path, out / path.name, args.score_thr)
-        tqdm.write(f'{out / path.name}: {seen}')
+        try:
+            seen = demo.draw(path, out / path.name, args.score_thr)
+        except InputError as error:
+            failed.append(str(error))
+        else:
+            tqdm.write(f'{out / path.name}: {seen}')
+    if failed:
+        raise InputError('\n  '.join([
+            f'{len(failed)} of {len(pictures)} pictures were not drawn:',
+            *failed]))
 
 
 if __name__ == '__main__':

@@ -18,6 +18,7 @@ from mmadder.checkpoints.official import (
     from_official,
     is_official,
     official_logits,
+    require_head,
 )
 from mmadder.checkpoints.state_dict import BESIDES, compare_state_dict
 from mmadder.checkpoints.variants import CENTERED, split_variant, variant_of
@@ -73,6 +74,8 @@ def convert_checkpoint(
              for key, value in state_dict.items()}
     ours = from_official(exact) if source == 'official' else exact
     _require_weight_norms(ours, original)
+    if source == 'official':
+        require_head(ours, model)
     _require_expressible(original, model)
     original = _load(copy.deepcopy(original).double(), ours)
     require_adders(original, 'convert_checkpoint')

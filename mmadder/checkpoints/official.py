@@ -10,7 +10,9 @@ import re
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from mmadder.errors import InputError
 
 ADDER = '.adder'  # end of the keys of adder weights
 EPS = 1e-5  # of its batch norms
@@ -41,6 +43,33 @@ def from_official(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
             key = re.sub(rf'{re.escape(ADDER)}$', '.weight', key)
             renamed[f'backbone.{key}'] = value
     return renamed
+
+
+def require_head(state_dict: dict[str, Tensor], model: nn.Module) -> None:
+    """Raise InputError with the options that a classifier's head needs.
+
+    Its norm on the logits is no part of most heads, and ResNet-50 has a bias
+    before it, ResNet-20 none.
+
+    Args:
+        state_dict: of :func:`from_official`.
+        model: the target.
+    """
+    head = getattr(model, 'head', None)
+    fc = getattr(head, 'fc', None)
+    if fc is None or 'head.bn.weight' not in state_dict:
+        return
+    options, biased = [], 'head.fc.bias' in state_dict
+    if not hasattr(head, 'bn'):
+        options = ['model.head.type=BNLogitsHead',
+                   *['model.head.bias=True'] * biased]
+    elif biased != (fc.bias is not None):
+        options = [f'model.head.bias={biased}']
+    if options:
+        raise InputError(
+            f'the checkpoint has a norm on its logits, and '
+            f'{"a" if biased else "no"} bias before it, the config another '
+            f'head: add --cfg-options {" ".join(options)}')
 
 
 def official_logits(state_dict: dict[str, Tensor], images: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from mmengine.structures import InstanceData
 from torch import nn
 
 from mmadder.engine import spare_adders
+from mmadder.engine.adder_check_hook import frozen_norms, without_norm
 from mmadder.layers import AdderConv2d
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -113,7 +114,9 @@ def test_detector_steps_and_predicts(name):
         parameter.register_post_accumulate_grad_hook(
             lambda p, key=key: norms.update({key: p.grad.norm().item()}))
     MessageHub.get_current_instance().update_info('iter', 0)  # YOLOX's resize
-    losses = model.train().train_step(random_scenes(), optim_wrapper)
+    model.train()  # AdderCheckHook would have nothing to say
+    assert not list(without_norm(model)) + list(frozen_norms(model))
+    losses = model.train_step(random_scenes(), optim_wrapper)
     assert all(torch.as_tensor(loss).isfinite().all()
                for loss in losses.values())
     assert all(p.isfinite().all() for p in model.parameters())

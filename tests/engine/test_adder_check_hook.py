@@ -1,9 +1,18 @@
 """Configs with which adders cannot learn are named, others are not."""
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
 import torch
 from plain_detector import LINES, train
+from torch import nn
+
+from mmadder.engine import AdderCheckHook
+from mmadder.engine.adder_check_hook import frozen_norms
+from mmadder.inference import empty_quantized, fuse_adder_bn
+from mmadder.layers import AdderConv2d
+from mmadder.models import AdderResNet
 
 HOOK = "custom_hooks = [dict(type='AdderCheckHook')]\n"
 NO_NORM = 'without a norm behind them'
@@ -60,6 +69,32 @@ def test_norms_that_never_learn(run, voc, tmp_path):
         ", init_cfg=dict(type='Pretrained', "
         f"checkpoint='{tmp_path}/trained.pth')")))
     assert FROZEN not in log
+
+
+def test_norms_of_the_backbones_themselves():
+    """AdderResNet is MMPretrain's, frozen by either setting."""
+    small = dict(depth=18, stem_channels=4, base_channels=4)
+    assert not list(frozen_norms(AdderResNet(**small).train()))
+    names = list(frozen_norms(AdderResNet(norm_eval=True, **small).train()))
+    assert len(names) == 19 and 'layer2.0.downsample.1' in names
+    assert list(frozen_norms(AdderResNet(frozen_stages=1, **small).train())) \
+        == [f'layer1.{i}.bn{j}' for i in (0, 1) for j in (1, 2)]
+    twin = AdderResNet(norm_eval=True, conv_cfg=None, **small)
+    assert not list(frozen_norms(twin.train()))
+
+
+def test_fused_and_quantized_adders_see_padding_too(warnings):
+    model = nn.Sequential(AdderConv2d(3, 4, 3), nn.BatchNorm2d(4)).eval()
+    batches = dict(inputs=[torch.zeros(3, 8, 8), torch.zeros(3, 8, 9)])
+    for network, count in ((nn.Conv2d(3, 4, 3), 0), (model, 1),
+                           (fuse_adder_bn(model), 1),
+                           (empty_quantized(model), 1)):
+        warnings.clear()
+        hook, runner = AdderCheckHook(), SimpleNamespace(model=network)
+        for i in range(2):
+            hook.before_test_iter(runner, i, batches)
+        assert len(warnings) == count
+        assert all('test_dataloader = dict(' in text for text in warnings)
 
 
 @pytest.mark.parametrize('batch_size, width, conv_cfg, times', [

@@ -1,10 +1,8 @@
 """The warnings of the first step, in a plain MMDetection run and alone."""
-import logging
-
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.logging import MessageHub, MMLogger
+from mmengine.logging import MessageHub
 from mmengine.optim import build_optim_wrapper
 from plain_detector import LINES, train
 from torch import nn
@@ -24,22 +22,6 @@ def run(voc, tmp_path):
         return train(tmp_path, voc, name, lines)
 
     return run
-
-
-@pytest.fixture
-def warnings():
-    """Collect what the current logger is told."""
-    texts = []
-
-    class Collector(logging.Handler):
-
-        def emit(self, record):
-            texts.append(record.getMessage())
-
-    collector, logger = Collector(), MMLogger.get_current_instance()
-    logger.addHandler(collector)
-    yield texts
-    logger.removeHandler(collector)
 
 
 @pytest.fixture

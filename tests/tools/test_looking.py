@@ -135,6 +135,19 @@ def test_wrong_demo_input(fails, checkpoint, pictures, tmp_path):
         empty)
 
 
+def test_a_bad_picture_stops_no_others(fails, checkpoint, pictures, tmp_path):
+    (pictures / 'a.png').write_bytes(b'no picture')
+    (pictures / 'c.png').write_bytes(b'')
+    message = fails('image_demo.py', pictures, REPO / 'configs' / CLASSIFIER,
+                    checkpoint(CLASSIFIER), '--out', tmp_path / 'out',
+                    '--device', 'cpu')
+    first, *others = message[message.index('image_demo.py: '):].splitlines()
+    assert first.endswith('2 of 3 pictures were not drawn:')
+    assert [name in line for name, line in zip(('a.png', 'c.png'), others)
+            ] == [True, True]
+    assert [path.name for path in (tmp_path / 'out').iterdir()] == ['b.jpg']
+
+
 def make_run(folder, values):
     data = folder / '20260101_000000' / 'vis_data'
     data.mkdir(parents=True)
