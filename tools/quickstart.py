@@ -30,10 +30,12 @@ def parse_args():
     parser.add_argument('--data-root', type=Path, default=Path('data/digits'),
                         help='where the digits are made, default: '
                         '%(default)s')
-    parser.add_argument('--variant', default='ann-awn',
-                        choices=['ann-awn', 'cnn'], help='adders with '
-                        'adaptive weight normalization, or the '
-                        'convolutional twin')
+    parser.add_argument('--variant', default='ann-awn-centered',
+                        choices=['ann-awn-centered', 'ann-awn', 'cnn'],
+                        help='adders with adaptive weight normalization and '
+                        'centered outputs, which begin as convolutions; the '
+                        "paper's adders, not centered; or the convolutional "
+                        'twin. Default: %(default)s')
     parser.add_argument('--seed', type=int, default=0)
     return parser.parse_args()
 

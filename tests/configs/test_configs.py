@@ -18,7 +18,7 @@ from torch import nn
 from mmadder.checkpoints import variant_of
 from mmadder.cli.detector_classes import fit_detector_classes
 from mmadder.engine.adder_check_hook import frozen_norms, without_norm
-from mmadder.layers import AdderConv2d
+from mmadder.layers import AdderConv2d, find_adders, set_adder_fraction
 from mmadder.models import AdderFPN, AdderResNet
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -29,7 +29,9 @@ TWINS = {
     'digits/faster-rcnn_cnn-r18_cnn-fpn_1xb8-8e_digits.py',
     'bccd/faster-rcnn_ann-awn-r18_ann-awn-fpn_1xb4-24e_bccd.py':
     'bccd/faster-rcnn_cnn-r18_cnn-fpn_1xb4-24e_bccd.py'}
-QUICKSTART = 'ann-awn-resnet18_1xb32-5e_digits'  # what it pretrains
+QUICKSTART = 'ann-awn-centered-resnet18_1xb32-5e_digits'  # it pretrains that
+CENTERED = [path.relative_to(CONFIGS).as_posix()
+            for path in CONFIGS.glob('[!_]*/**/*centered*.py')]
 CIFAR10 = [f'cifar10/{variant}-resnet{depth}_1xb256_cifar10.py'
            for variant in ('cnn', 'ann', 'ann-ws', 'ann-awn')
            for depth in (20, 32)]
@@ -276,11 +278,47 @@ def test_digit_detector_loads_the_pretraining_config():
         *folders, file = Path(init_cfg.checkpoint).parts[1:]
         folder = QUICKSTART if 'quickstart' in folders else folders[0]
         classifier = load(next(CONFIGS.glob(f'digits/**/{folder}.py')))
-        assert file == f'epoch_{classifier.train_cfg.max_epochs}.pth'
+        converted = '_as_adder' * ('from-cnn' in name)
+        assert file == (
+            f'epoch_{classifier.train_cfg.max_epochs}{converted}.pth')
+        if converted:  # by the config of the centered adders
+            assert folder.startswith('cnn-')
+            classifier = load(f'digits/{QUICKSTART}.py')
         pretrained = build_model(classifier).backbone.state_dict()
         own = build_model(load(name)).backbone.state_dict()
         assert {key: x.shape for key, x in pretrained.items()} == {
             key: x.shape for key, x in own.items()}
+
+
+@pytest.mark.parametrize('name', CENTERED)
+def test_centered_rows(name):
+    """The paper's own settings otherwise; a start and an end as convolution
+    where nothing was pretrained."""
+    cfg = load(name)
+    adders = find_adders(build_model(cfg))
+    assert {variant_of(layer) for layer in adders} == {'awn-centered'}
+    assert all(layer.eta == 0.2 for layer in adders)
+    assert not any(layer.awn.upsilon.any() for layer in adders)
+    hooks = [hook for hook in cfg.custom_hooks
+             if hook.type == 'AnnealingHook']
+    pretrained = 'rcnn' in name or 'coco/' in name
+    assert len(hooks) == ('from-cnn' in name or not pretrained)
+    for hook in hooks:
+        assert ('from-cnn' in name) == (hook.start == 0)
+        assert hook.end < 0.7
+
+
+@pytest.mark.parametrize('name', [
+    'cifar10/ann-awn-centered-resnet20_1xb256_cifar10.py',
+    'bccd/faster-rcnn_ann-awn-centered-r18_ann-awn-centered-fpn_from-cnn_'
+    '1xb4-24e_bccd.py'])
+@pytest.mark.parametrize('fraction', [0, 0.5])
+def test_centered_rows_step_on_their_way(name, fraction):
+    cfg = load(name)
+    model = build_model(cfg)
+    set_adder_fraction(model, fraction)
+    take_step(model, build_optimizer(cfg, model),
+              random_scenes() if 'rcnn' in name else random_crops())
 
 
 def test_plain_mmdetection_config_with_two_parts_swapped():

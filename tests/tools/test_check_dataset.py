@@ -11,7 +11,7 @@ from mmengine.config import Config
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs/own_data/' \
-    'faster-rcnn_ann-awn-r18_ann-awn-fpn_1xb4-24e_own.py'
+    'faster-rcnn_ann-awn-centered-r18_ann-awn-centered-fpn_1xb4-24e_own.py'
 
 
 @pytest.fixture

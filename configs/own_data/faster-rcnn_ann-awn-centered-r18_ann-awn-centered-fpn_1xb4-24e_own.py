@@ -5,14 +5,17 @@ _base_ = [
     '../_base_/mmdet_runtime.py',
 ]
 max_epochs = 24
+conv_cfg = dict(center=True, weight_norm=dict(upsilon=0.), eta=0.2)
 model = dict(
     backbone=dict(
+        conv_cfg=conv_cfg,
         # What `make quickstart` leaves; a few hundred pictures are few to
         # start from random weights.
         init_cfg=dict(
             type='Pretrained',
             checkpoint='work_dirs/quickstart/pretrain/epoch_5.pth',
             prefix='backbone.')),
+    neck=dict(conv_cfg=conv_cfg),
     rpn_head=dict(anchor_generator=dict(scales=[4, 8])),  # 16 to 512 pixels
     # As many as the data have: tools/train.py and test.py set it, and the
     # config that a training writes into its work directory has it.

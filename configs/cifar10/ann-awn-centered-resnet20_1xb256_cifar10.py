@@ -1,0 +1,8 @@
+# Ours, not the paper's: outputs are centered over the filters, and the layers
+# begin as convolutions.
+_base_ = './ann-awn-resnet20_1xb256_cifar10.py'
+model = dict(backbone=dict(conv_cfg=dict(center=True)))
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(type='AnnealingHook', start=0.1, end=0.6)
+]
