@@ -30,12 +30,14 @@ ADDERS = {
     'fcos_ann-awn-r18_ann-awn-fpn_gn-head_8xb2-1x_coco': 27,
     'mask-rcnn_ann-awn-r18_ann-awn-fpn_8xb2-1x_coco': 27,
     'retinanet_ann-awn-r18_ann-awn-fpn_8xb2-1x_coco': 27,
+    'retinanet_ann-awn-centered-r18_ann-awn-centered-fpn_8xb2-1x_coco': 27,
     'yolox_ann-awn-s_ann-awn-pafpn_8xb8-300e_coco': 61}
 BASES = dict(zip(ADDERS, (
     'atss/atss_r50_fpn_1x_coco.py',
     'cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py',
     'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
     'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
+    'retinanet/retinanet_r50_fpn_1x_coco.py',
     'retinanet/retinanet_r50_fpn_1x_coco.py',
     'yolox/yolox_s_8xb8-300e_coco.py')))
 
