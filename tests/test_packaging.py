@@ -25,7 +25,7 @@ def run_configs(*arguments):
 
 
 def test_printed_configs_can_be_a_base(tmp_path):
-    result = run_configs('bccd/faster-rcnn_ann-awn')
+    result = run_configs('bccd/faster-rcnn_ann-awn-r18')
     assert result.returncode == 0, result.stderr
     # Packages of the stack print on import, too.
     path, = [line for line in result.stdout.split('\n')

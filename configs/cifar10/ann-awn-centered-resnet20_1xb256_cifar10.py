@@ -4,5 +4,5 @@ _base_ = './ann-awn-resnet20_1xb256_cifar10.py'
 model = dict(backbone=dict(conv_cfg=dict(center=True)))
 custom_hooks = [
     *_base_.custom_hooks,
-    dict(type='AnnealingHook', start=0.1, end=0.6)
+    dict(type='AnnealingHook', start=0., end=0.6)
 ]

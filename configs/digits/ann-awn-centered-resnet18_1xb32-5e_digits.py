@@ -6,5 +6,5 @@ model = dict(
         conv_cfg=dict(center=True, weight_norm=dict(upsilon=0.), eta=0.2)))
 custom_hooks = [
     *_base_.custom_hooks,
-    dict(type='AnnealingHook', start=0.33, end=0.66)
+    dict(type='AnnealingHook', start=0., end=0.6)
 ]

@@ -6,5 +6,5 @@ model = dict(
         conv_cfg=dict(type='AdderConv2d', weight_norm='AWN', center=True)))
 custom_hooks = [
     *_base_.custom_hooks,
-    dict(type='AnnealingHook', start=0.1, end=0.6)
+    dict(type='AnnealingHook', start=0., end=0.6)
 ]

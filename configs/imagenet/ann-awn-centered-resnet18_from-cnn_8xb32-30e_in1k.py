@@ -6,7 +6,3 @@ load_from = 'work_dirs/resnet18_as_adder.pth'
 optim_wrapper = dict(optimizer=dict(lr=0.01))
 train_cfg = dict(max_epochs=max_epochs)
 param_scheduler = dict(T_max=max_epochs)
-custom_hooks = [
-    *_base_.custom_hooks[:-1],
-    dict(type='AnnealingHook', start=0., end=0.6)
-]

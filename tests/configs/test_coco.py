@@ -190,7 +190,8 @@ def test_a_config_differs_in_backbone_neck_and_awn_only(name, base):
         'LossScaleHook', 'AdderClipGradHook', 'AdderCheckHook',
         'CheckpointCheckHook'}
     assert ours.pop('custom_imports')['imports'] == ['mmadder']
-    for variable in ('adder_backbone', 'adder_neck', 'awn_paramwise'):
+    for variable in ('adder_backbone', 'adder_neck', 'awn_paramwise',
+                     'conv_cfg'):
         ours.pop(variable, None)
     for cfg in (ours, theirs):
         del cfg['model']['backbone']

@@ -303,9 +303,7 @@ def test_centered_rows(name):
              if hook.type == 'AnnealingHook']
     pretrained = 'rcnn' in name or 'coco/' in name
     assert len(hooks) == ('from-cnn' in name or not pretrained)
-    for hook in hooks:
-        assert ('from-cnn' in name) == (hook.start == 0)
-        assert hook.end < 0.7
+    assert all(hook.start == 0 and hook.end < 0.7 for hook in hooks)
 
 
 @pytest.mark.parametrize('name', [
