@@ -311,7 +311,7 @@ def test_centered_adders(source, target):
     # Narrow filters less their mean amplify rounding without bounds.
     original = trained_like(centered_config(source), std=1)
     name = f'{(source or "ann").lower()}-centered'
-    model = build_model(centered_config(target))
+    model = build_model(centered_config(target)).double()
     with pytest.raises(InputError, match=r'keys of .* are equal: say with '
                        '--source'):
         convert_checkpoint(original.state_dict(), model)
