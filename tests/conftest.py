@@ -1,6 +1,7 @@
 """Tiny data for tests of datasets and tools."""
 
 import itertools
+import logging
 from pathlib import Path
 
 import cv2
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from mmdet.datasets import VOCDataset
+from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from mmpretrain.datasets import CIFAR10
 from tiny_detector import make_detector
@@ -210,3 +212,19 @@ def detector(digits, tmp_path_factory):
 def annotated(detector):
     """Return two pictures and their annotations."""
     return Pictures(detector[1]).load(0)
+
+
+@pytest.fixture
+def warnings():
+    """Collect what the current logger is told."""
+    texts = []
+
+    class Collector(logging.Handler):
+
+        def emit(self, record):
+            texts.append(record.getMessage())
+
+    collector, logger = Collector(), MMLogger.get_current_instance()
+    logger.addHandler(collector)
+    yield texts
+    logger.removeHandler(collector)

@@ -12,7 +12,7 @@ TESTS = Path(__file__).parent
 # Each may import those before it.
 LAYERS = (
     'version', 'errors', 'dependencies', 'text', 'files', 'config_nodes',
-    'ops', 'layers', 'checkpoints', 'statistics', 'models', 'datasets',
+    'ops', 'layers', 'statistics', 'checkpoints', 'models', 'datasets',
     'evaluation', 'engine', 'inference', 'cli', 'reporting', 'runs',
     'analysis', 'robustness', 'benchmark')
 ENTRANCES = ('__init__', '__main__')  # of the house: import what they like

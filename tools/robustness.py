@@ -21,7 +21,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from mmadder import cli
-from mmadder.checkpoints.state_dict import load_pretrained
+from mmadder.checkpoints.state_dict import load_network
 from mmadder.errors import InputError
 from mmadder.files import require_file
 from mmadder.models import build_model
@@ -212,7 +212,7 @@ def load(config, checkpoint, args, train=False):
         config, ('test_dataloader', 'train_dataloader')[:1 + train],
         cfg_options=args.cfg_options, data_root=args.data_root)
     model = build_model(cfg)
-    load_pretrained(model, checkpoint)
+    load_network(model, checkpoint)
     model.to(args.device)
     digest = hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()[:16]
     wrapper = PixelClassifier if hasattr(model, 'head') else PixelDetector

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from mmadder.checkpoints.state_dict import load_pretrained, read_state_dict
+from mmadder.checkpoints.state_dict import load_network, read_state_dict
 from mmadder.errors import InputError
 from mmadder.text import shorten
 
@@ -72,7 +72,7 @@ def load_pair(model: nn.Module, names: Sequence[str]) -> list[StateDict]:
     require_same_architecture(*map(read_state_dict, names), names)
     pair = []
     for name in names:
-        load_pretrained(model, name)
+        load_network(model, name)
         pair.append({key: value.clone()
                      for key, value in model.state_dict().items()})
     return pair

@@ -14,7 +14,7 @@ from mmengine.structures import BaseDataElement
 from mmpretrain.visualization import UniversalVisualizer
 
 from mmadder.checkpoints.classes import trained_classes
-from mmadder.checkpoints.state_dict import load_pretrained, read_checkpoint
+from mmadder.checkpoints.state_dict import load_network, read_checkpoint
 from mmadder.config_nodes import own_metainfo, type_name
 from mmadder.datasets.loading import CheckedLoadImageFromFile
 from mmadder.errors import InputError
@@ -53,7 +53,7 @@ class Demo:
         model = build_model(cfg)
         if is_quantized(checkpoint):
             model = empty_quantized(model)
-        load_pretrained(model, checkpoint)
+        load_network(model, checkpoint)
         self.model = model.to(device).eval()
         self.pipeline = self._build_pipeline(cfg)
         self.loader = CheckedLoadImageFromFile()

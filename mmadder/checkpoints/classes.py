@@ -63,7 +63,7 @@ def class_counts(model: nn.Module, key: str, found: Tensor,
         Classes in the file and in the model; None if the
         key is another parameter.
     """
-    classes = _num_classes(model, key)
+    classes = num_classes(model, key)
     if classes is None or own.ndim == 0 or own.shape[1:] != found.shape[1:]:
         return None
     background = len(own) - classes
@@ -72,7 +72,7 @@ def class_counts(model: nn.Module, key: str, found: Tensor,
     return len(found) - background, classes
 
 
-def _num_classes(model, key):
+def num_classes(model: nn.Module, key: str) -> int | None:
     """Return ``num_classes`` of the innermost module around a parameter."""
     parts = key.split('.')[:-1]
     for depth in range(len(parts), 0, -1):

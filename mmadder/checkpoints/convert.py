@@ -9,11 +9,21 @@ apart.
 """
 
 import copy
+import logging
+from collections.abc import Iterable
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmadder.checkpoints.from_cnn import as_cnn, from_cnn, named_as_ours
+from mmadder.checkpoints.classes import num_classes
+from mmadder.checkpoints.from_cnn import (
+    as_cnn,
+    from_cnn,
+    named_as_ours,
+    norms_behind,
+    with_norms,
+)
 from mmadder.checkpoints.official import (
     from_official,
     is_official,
@@ -23,7 +33,13 @@ from mmadder.checkpoints.official import (
 from mmadder.checkpoints.state_dict import BESIDES, compare_state_dict
 from mmadder.checkpoints.variants import CENTERED, split_variant, variant_of
 from mmadder.errors import InputError
-from mmadder.layers import AWN, WS, AdderConv2d, require_adders
+from mmadder.layers import (
+    AWN,
+    WS,
+    AdderConv2d,
+    require_adders,
+    set_adder_fraction,
+)
 from mmadder.text import shorten
 
 TOLERANCE = 1e-5  # largest deviation, relative to the largest value
@@ -39,7 +55,8 @@ def convert_checkpoint(
         state_dict: dict[str, Tensor],
         model: nn.Module,
         source: str | None = None,
-        original: nn.Module | None = None
+        original: nn.Module | None = None,
+        pictures: Iterable[Tensor] | None = None
 ) -> tuple[dict[str, Tensor], float, float]:
     """Convert to the variant of a model, and load the result into it.
 
@@ -51,8 +68,12 @@ def convert_checkpoint(
         original: model of the config in the checkpoint, with any weights.
             Without it the target is taken, with the weight norm of the
             source and, where the target has another, its default eps.
+        pictures: batches (N, 3, H, W), float32, normalized as the model's
+            preprocessor does: what norms that a CNN does not have see at
+            first. Default: noise.
     Returns:
-        The converted state dict; the largest deviation of its outputs on
+        The converted state dict, without layers of a CNN's heads that are
+        for another number of classes; the largest deviation of its outputs on
         noise, and of its filters behind the weight norm, relative to the
         largest value, before it is rounded to the model's dtype; and after.
         Outputs are logits of a classifier or features of a detector, in
@@ -65,7 +86,7 @@ def convert_checkpoint(
             depend on the picture.
     """
     if source == 'cnn':
-        return _convert_cnn(state_dict, model)
+        return _convert_cnn(state_dict, model, pictures)
     source = _find_source(state_dict, source, original, model)
     if original is None:
         original = set_weight_norm(
@@ -88,19 +109,50 @@ def convert_checkpoint(
     return _proven(converted, model, original, expected, _evidence, source)
 
 
-def _convert_cnn(state_dict, model):
+def _convert_cnn(state_dict, model, pictures):
     """:func:`convert_checkpoint` of convolutions to layers that begin so."""
-    exact = {key: value.double() if value.is_floating_point() else value
-             for key, value in named_as_ours(state_dict).items()}
     find_adders(model)
-    original = _load(as_cnn(model, exact).double(), exact)
+    anew = _for_other_classes(model, state_dict)
+    exact = {key: value.double() if value.is_floating_point() else value
+             for key, value in {**named_as_ours(state_dict), **anew}.items()}
     images = _noise()
-    converted = from_cnn(original, model, lambda m: outputs(m, images))
-    expected = _parts(outputs(original, images))
+    set_adder_fraction(model, 0)
+    norms = norms_behind(model, lambda m: outputs(m, images))
+    cnn = _load(as_cnn(model, exact, norms).double(), exact)
+    expected = _parts(outputs(cnn, images))
     _require_variation(expected)
-    return _proven(
-        converted, model, original, expected,
+    original = with_norms(
+        cnn, model, norms, _noise_in_place() if pictures is None else pictures)
+    converted, *deviations = _proven(
+        from_cnn(original, model, norms), model, cnn, expected,
         lambda *args: _parts(outputs(*args)), 'cnn')
+    return {key: value for key, value in converted.items()
+            if key not in anew}, *deviations
+
+
+def _for_other_classes(model, state_dict):
+    """Tensors of the model whose number of classes differs in the file."""
+    anew = {key: value for key, value in model.state_dict().items()
+            if key in state_dict and value.shape != state_dict[key].shape
+            and value.shape[1:] == state_dict[key].shape[1:]
+            and num_classes(model, key) is not None
+            and not key.startswith(('head.', 'rpn_head.'))}
+    if anew:
+        _warn(f'{shorten(list(anew))}: of another number of classes in the '
+              'checkpoint, so left out, to be trained anew')
+    return anew
+
+
+def _noise_in_place():
+    """Yield a batch, with a warning when it is asked for."""
+    _warn('the checkpoint has no norms in some places where the config has: '
+          'theirs begin with statistics of noise, which training will change '
+          'abruptly; --calibrate takes them from training pictures')
+    yield _noise(256).float()
+
+
+def _warn(text):
+    print_log(text, logger='current', level=logging.WARNING)
 
 
 def _proven(converted, model, original, expected, evidence, source):
@@ -296,10 +348,10 @@ def _load(model, state_dict):
     return model
 
 
-def _noise():
+def _noise(size=64):
     scales = torch.tensor(SCALES, dtype=torch.float64).view(-1, 1, 1, 1)
     return scales * torch.randn(
-        len(SCALES), 3, 64, 64, dtype=torch.float64,
+        len(SCALES), 3, size, size, dtype=torch.float64,
         generator=torch.Generator().manual_seed(0))
 
 

@@ -9,18 +9,25 @@ undoes s: its tracked mean and variance become (mean - bias) / s and
 variance / s^2; as its eps is not scaled with them, its weight is multiplied
 by sqrt((variance + eps s^2) / (variance + eps)). In evaluation mode nothing
 is lost. Not part of the paper.
+
+A norm that the file does not have, such as those of AdderFPN, begins as the
+identity: its weight is sqrt(variance + eps), and its bias the mean, of what
+the convolution gives. In evaluation mode any statistics will do; in training
+the batch's take their place, so they are estimated from pictures. Where a
+convolution without norm gets a shortcut, 1 is taken off its middle tap.
 """
 import copy
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmadder.errors import InputError
-from mmadder.layers import AdderConv2d, set_adder_fraction
+from mmadder.layers import AdderConv2d
 from mmadder.layers.adder_conv2d import FRACTION
+from mmadder.statistics import reestimate_statistics
 
 # The scale of filters whose taps are all but equal, or zero.
 LEAST_DEVIATION = 1e-3  # relative to the mean
@@ -38,41 +45,19 @@ def named_as_ours(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
             for key, value in state_dict.items()}
 
 
-def as_cnn(model: nn.Module, state_dict: dict[str, Tensor]) -> nn.Module:
-    """Return a copy of a model with convolutions in place of its adders.
+def norms_behind(model: nn.Module,
+                 run: Callable[[nn.Module], object]) -> dict[str, str]:
+    """Return the name of the batch norm behind each adder of a model.
 
     Args:
-        state_dict: to be loaded; says which convolutions have a bias.
-    """
-    model = copy.deepcopy(model)
-    for name, layer in list(model.named_modules()):
-        if isinstance(layer, AdderConv2d):
-            parent, _, child = name.rpartition('.')
-            setattr(model.get_submodule(parent), child, nn.Conv2d(
-                layer.in_channels, layer.out_channels, layer.kernel_size,
-                layer.stride, layer.padding, layer.dilation, layer.groups,
-                bias=f'{name}.bias' in state_dict))
-    return model
-
-
-def from_cnn(original: nn.Module, model: nn.Module,
-             run: Callable[[nn.Module], object]) -> dict[str, Tensor]:
-    """Return the state dict with which a model computes what a CNN does.
-
-    Args:
-        original: of :func:`as_cnn`, float64, with its weights.
-        model: its adders have adaptive weight normalization or none, and are
-            each followed by a batch norm. They begin as convolutions from
-            here on (``adder_fraction`` 0).
-        run: runs a model, so that the norm behind each layer is found.
+        model: its adders have adaptive weight normalization or none.
+        run: runs a model.
     Raises:
         InputError: an adder has weight standardization, which has no place
             for a filter's mean, or no batch norm with trained weights and
             tracked statistics behind it.
     """
-    norms = _norms_behind(original, model, run)
-    set_adder_fraction(model, 0)
-    converted = original.state_dict()
+    norms = _consumers(model, run)
     for name, layer in model.named_modules():
         if not isinstance(layer, AdderConv2d):
             continue
@@ -81,19 +66,114 @@ def from_cnn(original: nn.Module, model: nn.Module,
                 f'weight standardization has no place for the mean of a '
                 f'filter, so {name} cannot begin as a trained convolution; '
                 'take a config with adaptive weight normalization')
-        conv, norm_name = original.get_submodule(name), norms.get(name)
-        norm = norm_name and original.get_submodule(norm_name)
-        if not _undoes_scale(norm):
+        if name not in norms or not _undoes_scale(
+                model.get_submodule(norms[name])):
             raise InputError(
                 f'behind {name} there is no batch norm with trained weights '
                 'and tracked statistics that could take over the scale of '
                 'its filters, so it cannot begin as a trained convolution')
+    return norms
+
+
+def as_cnn(model: nn.Module, state_dict: dict[str, Tensor],
+           norms: dict[str, str]) -> nn.Module:
+    """Return a copy of a model with convolutions in place of its adders.
+
+    Args:
+        state_dict: to be loaded; says which convolutions have a bias and
+            which a norm. Those without norm have no shortcut either.
+        norms: of :func:`norms_behind`.
+    """
+    model = copy.deepcopy(model)
+    for name, norm in norms.items():
+        layer, (parent, child) = model.get_submodule(name), _split(name)
+        setattr(model.get_submodule(parent), child, nn.Conv2d(
+            layer.in_channels, layer.out_channels, layer.kernel_size,
+            layer.stride, layer.padding, layer.dilation, layer.groups,
+            bias=f'{name}.bias' in state_dict))
+        if f'{name}.weight' in state_dict and not any(
+                key.startswith(f'{norm}.') for key in state_dict):
+            model.get_submodule(parent).adds_input = False
+            parent, child = _split(norm)
+            setattr(model.get_submodule(parent), child, nn.Identity())
+    return model
+
+
+def with_norms(cnn: nn.Module, model: nn.Module, norms: dict[str, str],
+               batches: Iterable[Tensor]) -> nn.Module:
+    """Return a copy of a CNN with all norms of a model, computing the same.
+
+    Args:
+        cnn: of :func:`as_cnn`, with its weights.
+        norms: of :func:`norms_behind`.
+        batches: pictures, (N, 3, H, W), normalized, float32: the added norms
+            track the statistics of what they see of them.
+    """
+    cnn, added = copy.deepcopy(cnn).eval(), []
+    for name, norm in norms.items():
+        if not isinstance(cnn.get_submodule(norm), nn.Identity):
+            continue
+        added.append(norm)
+        parent, child = _split(norm)
+        setattr(cnn.get_submodule(parent), child,
+                copy.deepcopy(model.get_submodule(norm)).double().eval())
+        parent, _ = _split(name)
+        if getattr(model.get_submodule(parent), 'adds_input', False):
+            cnn.get_submodule(parent).adds_input = True
+            _take_off_one(cnn.get_submodule(name))
+    if added:
+        _begin_as_identity(cnn, added, batches)
+    return cnn
+
+
+def from_cnn(original: nn.Module, model: nn.Module,
+             norms: dict[str, str]) -> dict[str, Tensor]:
+    """Return the state dict with which a model computes what a CNN does.
+
+    Args:
+        original: of :func:`with_norms`, float64.
+        model: its adders are to begin as convolutions (``adder_fraction``
+            0).
+        norms: of :func:`norms_behind`.
+    """
+    converted = original.state_dict()
+    for name, norm in norms.items():
+        conv, layer = (m.get_submodule(name) for m in (original, model))
         converted.pop(f'{name}.bias', None)
-        for prefix, tensors in ((name, _convert_weight(conv, layer)),
-                                (norm_name, _convert_norm(conv, layer, norm))):
+        for prefix, tensors in (
+                (name, _convert_weight(conv, layer)),
+                (norm, _convert_norm(conv, original.get_submodule(norm)))):
             converted.update({f'{prefix}.{key}': value
                               for key, value in tensors.items()})
     return converted
+
+
+def _split(name):
+    parent, _, child = name.rpartition('.')
+    return parent, child
+
+
+@torch.no_grad()
+def _take_off_one(conv):
+    """Let a convolution and its input make up what it gave alone."""
+    height, width = conv.kernel_size
+    conv.weight[:, :, height // 2, width // 2] -= torch.eye(
+        conv.out_channels, dtype=conv.weight.dtype)
+
+
+@torch.no_grad()
+def _begin_as_identity(cnn, names, batches):
+    """Give norms the statistics of their inputs, and weights to undo them."""
+    single = copy.deepcopy(cnn).float()
+    watching = nn.ModuleList(map(single.get_submodule, names))
+    for norm in watching:
+        norm.register_forward_hook(lambda module, inputs, output: inputs[0])
+    reestimate_statistics(watching, batches, single.extract_feat)
+    for name, seen in zip(names, watching):
+        norm = cnn.get_submodule(name)
+        norm.load_state_dict(seen.state_dict())
+        norm.weight.copy_((norm.running_var + norm.eps).sqrt())
+        norm.bias.copy_(norm.running_mean)
 
 
 def _scale(weight):
@@ -117,7 +197,7 @@ def _convert_weight(conv, layer):
     return dict(tensors, weight=weight)
 
 
-def _convert_norm(conv, layer, norm):
+def _convert_norm(conv, norm):
     scale, variance = _scale(conv.weight), norm.running_var
     bias = 0 if conv.bias is None else conv.bias.detach()
     return dict(
@@ -132,8 +212,8 @@ def _undoes_scale(norm):
             and norm.running_mean is not None)
 
 
-def _norms_behind(original, model, run):
-    """{name of an adder: name of the layer that takes its output}."""
+def _consumers(model, run):
+    """{name of an adder: name of the norm that takes its output}."""
     owners, norms = {}, {}
 
     def gives(name):
@@ -143,19 +223,19 @@ def _norms_behind(original, model, run):
 
     def takes(name):
         def before(module, inputs):
-            owner, _ = owners.pop(id(inputs[0]), (None, None))
-            norms.setdefault(owner, name)
+            if id(inputs[0]) in owners:
+                owner, _ = owners.pop(id(inputs[0]))
+                norms.setdefault(owner, name)
         return before
 
-    adders = {name for name, layer in model.named_modules()
-              if isinstance(layer, AdderConv2d)}
     handles = [
-        module.register_forward_hook(gives(name)) if name in adders
+        module.register_forward_hook(gives(name))
+        if isinstance(module, AdderConv2d)
         else module.register_forward_pre_hook(takes(name))
-        for name, module in original.named_modules()
-        if name in adders or isinstance(module, _BatchNorm)]
+        for name, module in model.named_modules()
+        if isinstance(module, (AdderConv2d, _BatchNorm))]
     try:
-        run(original)
+        run(model)
     finally:
         for handle in handles:
             handle.remove()

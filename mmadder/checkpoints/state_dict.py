@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mmadder.config_nodes import type_name
 from mmadder.errors import InputError
+from mmadder.layers import warn_before_adders
 from mmadder.layers.adder_conv2d import FRACTION
 from mmadder.text import shorten
 
@@ -153,6 +154,15 @@ def load_pretrained(model: nn.Module,
             f'{type(model).__name__}:\n  {difference}'
             f'{_prefix_advice(prefix, difference)}')
     model.load_state_dict(state_dict, strict=False)
+
+
+def load_network(model: nn.Module, checkpoint: str) -> None:
+    """Load a whole network in order to run it; see :func:`load_pretrained`.
+
+    Layers that are not adders yet run as what they are, which is said.
+    """
+    load_pretrained(model, checkpoint)
+    warn_before_adders(model)
 
 
 def split_pretrained(

@@ -140,7 +140,8 @@ def _with_types(node, types):
         raise InputError(
             f'the checkpoint was trained with {name}, which the config does '
             'not have, so they cannot be compared; give a config that '
-            'differs from its own in the layers only (weight_norm)')
+            'differs from its own in the layers only (weight_norm), or, if '
+            'it has convolutions only, --source cnn')
     if 'type' in result:
         result['type'] = types[name]
     return result

@@ -14,6 +14,7 @@ from mmadder.checkpoints.classes import differing_classes, trained_classes
 from mmadder.checkpoints.state_dict import compare_state_dict, get_state_dict
 from mmadder.checkpoints.variants import recorded_variants, require_variant
 from mmadder.errors import InputError
+from mmadder.layers import warn_before_adders
 
 ADVICE = ('use the config that it was trained with; if the names mean the '
           "same, custom_hooks=[dict(type='CheckpointCheckHook', "
@@ -83,6 +84,7 @@ class CheckpointCheckHook(Hook):
         self.trained = None  # what is tested afterwards is another model
 
     def before_test(self, runner):
+        warn_before_adders(_unwrap(runner.model))
         difference = self._differing_classes(runner.test_dataloader)
         if difference:
             raise InputError(f'{difference}; {ADVICE}')

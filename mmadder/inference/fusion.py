@@ -275,7 +275,7 @@ def _fuse_conv_module(module):
             or module.order[:2] != ('conv', 'norm')):
         return None
     activation = module.activate if module.with_activation else None
-    if type(module) is ShortcutConvModule:
+    if type(module) is ShortcutConvModule and module.adds_input:
         if activation is not None:
             return None
         return FusedShortcutConv2d(module.conv, module.norm)

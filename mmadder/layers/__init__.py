@@ -4,6 +4,7 @@ from .annealing import (
     find_adders,
     require_adders,
     set_adder_fraction,
+    warn_before_adders,
 )
 from .local_gradient_scaling import (
     get_averaging_group,
@@ -18,5 +19,6 @@ __all__ = [
     'AWN', 'WS', 'AdderConv2d', 'adaptive_weight_norm', 'adder_fraction',
     'find_adders', 'get_averaging_group', 'get_loss_scale',
     'local_gradient_scaling', 'require_adders', 'set_adder_fraction',
-    'set_averaging_group', 'set_loss_scale', 'weight_standardization'
+    'set_averaging_group', 'set_loss_scale', 'warn_before_adders',
+    'weight_standardization'
 ]

@@ -1,4 +1,7 @@
 """Models on the path from convolutions to adders."""
+import logging
+
+from mmengine.logging import print_log
 from torch import nn
 
 from mmadder.errors import InputError
@@ -42,3 +45,11 @@ def require_adders(model: nn.Module, action: str) -> None:
             f'{action}: the layers of this model are not adders yet '
             f'(adder_fraction {fraction:.3g}; 0 is a convolution, 1 an '
             'adder): finish its training with AnnealingHook first')
+
+
+def warn_before_adders(model: nn.Module) -> None:
+    """Say that what is looked at has not arrived at adders, if so."""
+    fraction = adder_fraction(model)
+    if fraction < 1:
+        print_log(f'adder_fraction {fraction:.3g}: not an adder network yet',
+                  logger='current', level=logging.WARNING)

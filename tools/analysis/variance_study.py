@@ -23,7 +23,7 @@ from mmadder.analysis.variance_study import (
     table_of_layers,
     taps_of_run,
 )
-from mmadder.checkpoints.state_dict import load_pretrained
+from mmadder.checkpoints.state_dict import load_network
 from mmadder.errors import InputError
 from mmadder.files import require_file, write_json
 from mmadder.models import build_model
@@ -114,7 +114,7 @@ def study_checkpoint(args):
         config, ('test_dataloader', ), cfg_options=args.cfg_options,
         data_root=args.data_root)
     model = build_model(cfg)
-    load_pretrained(model, checkpoint)
+    load_network(model, checkpoint)
     model.eval()
     batch = test_batch(cfg, args.images, args.seed)
     print(f'{Path(checkpoint).name}, {args.images} test images')

@@ -104,7 +104,13 @@ class ShortcutConvModule(ConvModule):
     """ConvModule that adds its input; same checkpoint keys.
 
     Takes ConvModule's arguments. Input and output shapes must be equal.
+
+    Attributes:
+        adds_input: False takes the shortcut away.
     """
 
+    adds_input = True
+
     def forward(self, x: Tensor, *args, **kwargs) -> Tensor:
-        return x + super().forward(x, *args, **kwargs)
+        output = super().forward(x, *args, **kwargs)
+        return x + output if self.adds_input else output
