@@ -8,7 +8,7 @@ Importing mmadder registers its names for configs that do not import it.
 from mmengine.device import get_device
 
 from mmadder import cli
-from mmadder.config_nodes import type_name
+from mmadder.config_nodes import nodes, type_name
 from mmadder.errors import InputError
 from mmadder.files import require_file
 
@@ -40,6 +40,7 @@ def main():
     cfg = cli.runner_config(args, ('train_dataloader', *validation))
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    require_held_out(cfg)
     set_randomness(cfg, args)
     if args.record is not None:
         record(cfg, args.record)
@@ -52,6 +53,20 @@ def main():
     elif cfg.get('load_from'):
         require_file(cfg.load_from, 'load_from')
     cli.build_runner(cfg).train()
+
+
+def require_held_out(cfg):
+    """Refuse to validate with pictures that are trained on."""
+    train, val = (
+        {(type_name(node), node.get('data_root'), node.get('split'))
+         for _, node in nodes(cfg.get(f'{name}_dataloader'))}
+        for name in ('train', 'val'))
+    for kind, root, split in train:
+        if split == 'trainval' and (kind, root, 'val') in val:
+            raise InputError(
+                f'trainval has the pictures of the validation split, which '
+                f'would say nothing of {kind} then: add --no-validate, or '
+                'train with split=train')
 
 
 def set_randomness(cfg, args):

@@ -4,6 +4,6 @@ _base_ = [
     '../_base_/schedules/cifar10_400e.py',
     '../_base_/mmpretrain_runtime.py',
 ]
-# The paper tests after every epoch, on the test set. The last checkpoint
-# counts: the best one would be chosen on that set.
+# The last checkpoint counts, as in the paper: a final training on all pictures
+# has nothing that could choose another.
 default_hooks = dict(checkpoint=dict(save_best=None))

@@ -11,6 +11,8 @@ from mmadder.errors import InputError
 from .loading import CheckedLoadImageFromFile
 
 SUFFIXES = ('.jpg', '.jpeg', '.png')
+SPLITS = ('train', 'val', 'trainval', 'test')
+HELD_OUT = 10  # one in so many
 
 
 @DATASETS.register_module()
@@ -23,28 +25,44 @@ class CIFAR10Images(CIFAR10):
     RGB array ``img`` and a label, so that pipelines need no loading step.
     Nothing is downloaded.
 
+    Of each class's n training pictures, in the order of their file names or
+    of the published batches, ``RandomState(0).permutation(n)`` holds out the
+    first tenth, 500 of 5,000: the same on every platform.
+
     Args:
         data_root (str): the folder.
-        split (str): 'train' or 'test'.
-        images_per_class (int, optional): take only the first of each class,
-            for short trainings.
+        split (str): 'train' is the 45,000 pictures that are not held out,
+            'val' the 5,000 that are, 'trainval' all 50,000, 'test' the
+            10,000.
+        images_per_class (int, optional): take only the first of each class
+            in the split, for short trainings.
         **kwargs: of MMPretrain's CIFAR10, such as ``pipeline`` and
             ``indices``.
     Raises:
-        InputError: neither layout is there, a class is missing or unknown,
-            or a picture is damaged or of another size, or a class has fewer
-            than ``images_per_class``.
+        InputError: there is no such split, neither layout is there, a class
+            is missing or unknown, or a picture is damaged or of another
+            size, or a class has fewer than ``images_per_class``, or none to
+            train on.
     """
 
     size = (32, 32)  # (height, width) of every picture
 
     def __init__(self, data_root, split='train', images_per_class=None,
-                 **kwargs):
+                 test_mode=False, **kwargs):
+        if split not in SPLITS:
+            raise InputError(
+                f'split={split!r} is none of {", ".join(SPLITS)}')
+        self.part = split  # of the published set, which is self.split
         self.images_per_class = images_per_class
-        super().__init__(data_root, split=split, download=False, **kwargs)
+        super().__init__(
+            data_root, split='test' if split == 'test' else 'train',
+            download=False, **kwargs)
+        self.test_mode = test_mode  # MMPretrain warns of it where not 'test'
 
     def load_data_list(self):
         samples = self._read()
+        if self.part in ('train', 'val'):
+            samples = self._hold_out(samples)
         return (samples if self.images_per_class is None
                 else self._first_of_each_class(samples))
 
@@ -61,6 +79,23 @@ class CIFAR10Images(CIFAR10):
                 f'of pictures per class, nor a whole {self.base_folder}, '
                 f'unpacked from {self.url}') from error
 
+    def _hold_out(self, samples):
+        labels = np.array([sample['gt_label'] for sample in samples])
+        held_out = np.zeros(len(samples), bool)
+        for label, name in enumerate(self.metainfo['classes']):
+            own = np.flatnonzero(labels == label)
+            count = -(-len(own) // HELD_OUT)
+            if self.part == 'train' and count == len(own):
+                raise InputError(
+                    f'nothing is left to train on in class {name}, which has '
+                    f'{count} training pictures, where a tenth is held out: '
+                    "give it more, or take split='trainval'")
+            # NumPy freezes the numbers of RandomState, not of default_rng.
+            chosen = np.random.RandomState(0).permutation(len(own))[:count]
+            held_out[own[chosen]] = True
+        return [sample for sample, held in zip(samples, held_out)
+                if held == (self.part == 'val')]
+
     def _first_of_each_class(self, samples):
         count, kept = self.images_per_class, []
         for label, name in enumerate(self.metainfo['classes']):
@@ -68,7 +103,7 @@ class CIFAR10Images(CIFAR10):
             if not 1 <= count <= len(own):
                 raise InputError(
                     f'images_per_class={count} was asked for, class {name} '
-                    f'has {len(own)} in the {self.split} set')
+                    f'has {len(own)} in the {self.part} set')
             kept += own[:count]
         return kept
 
@@ -84,7 +119,8 @@ class CIFAR10Images(CIFAR10):
         return [
             dict(img=self._read_picture(path, loader), gt_label=label)
             for label, name in enumerate(classes)
-            for path in sorted((folder / name).iterdir())
+            for path in sorted((folder / name).iterdir(),
+                               key=lambda path: path.name)
             if path.suffix.lower() in SUFFIXES]
 
     def _read_picture(self, path, loader):

@@ -228,6 +228,16 @@ def test_cifar10_variants_differ_in_their_layers_only(depth):
         type='CosineAnnealingLR', T_max=400)
 
 
+@pytest.mark.parametrize('name', [
+    name for name in NAMES if name.startswith('cifar10/')])
+def test_cifar10_is_tested_by_the_test_tool_only(name):
+    cfg = load(name)
+    assert [cfg[f'{key}_dataloader'].dataset.split
+            for key in ('train', 'val', 'test')] == ['train', 'val', 'test']
+    assert 'images_per_class' not in cfg.test_dataloader.dataset
+    assert cfg.default_hooks.checkpoint.save_best is None
+
+
 @pytest.mark.parametrize('depth', [18, 50])
 def test_imagenet_variants_differ_in_their_layers_only(depth):
     """And the recipe is that of PyTorch's example, with a cosine."""

@@ -82,8 +82,98 @@ def test_first_pictures_of_each_class(layout, request, cifar):
     with pytest.raises(InputError, match='class airplane has 1 in the test'):
         CIFAR10Images(str(root), 'test', images_per_class=2)
     if layout == 'folder':
-        all_, first = (CIFAR10Images(str(cifar), 'train', images_per_class=n)
+        all_, first = (CIFAR10Images(str(cifar), 'trainval',
+                                     images_per_class=n)
                        for n in (None, 1))
         assert len(all_) == 20
         for label in range(10):
             assert (first[label]['img'] == all_[2 * label]['img']).all()
+
+
+def write_set(root, count):
+    """Write a training set whose pictures have a color of their own each."""
+    for label, name in enumerate(CLASSES):
+        for i in range(count):
+            path = root / 'train' / name / f'{i:04}.png'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), np.full((32, 32, 3), (label, i, 7),
+                                           np.uint8))
+    return root
+
+
+def read(root, split, **kwargs):
+    """Return {class: numbers of its pictures}, in the order of the set."""
+    dataset, found = CIFAR10Images(str(root), split, **kwargs), {}
+    for i in range(len(dataset)):
+        sample = dataset[i]
+        blue, number, label = sample['img'][0, 0, ::-1]
+        assert (blue, label) == (sample['gt_label'], 7)
+        found.setdefault(sample['gt_label'], []).append(int(number))
+    return found
+
+
+def test_a_tenth_of_each_class_is_held_out(tmp_path):
+    root = write_set(tmp_path, 21)
+    train, val, both = (read(root, split)
+                        for split in ('train', 'val', 'trainval'))
+    assert both == dict.fromkeys(range(10), list(range(21)))
+    # NumPy keeps the stream of RandomState as it is, on every platform.
+    held_out = sorted(np.random.RandomState(0).permutation(21)[:3].tolist())
+    assert val == dict.fromkeys(range(10), held_out)
+    assert train == dict.fromkeys(
+        range(10), [i for i in range(21) if i not in held_out])
+    few = read(root, 'train', images_per_class=2)
+    assert few == {label: own[:2] for label, own in train.items()}
+    with pytest.raises(InputError, match='airplane has 3 in the val set'):
+        CIFAR10Images(str(root), 'val', images_per_class=4)
+
+
+def test_the_split_of_a_class_does_not_depend_on_the_others(tmp_path):
+    """Nor on the order in which the samples are read."""
+    rng = np.random.RandomState(0)
+    labels = rng.permutation(np.repeat(range(10), 50))
+
+    class Shuffled(CIFAR10Images):
+
+        def _read(self):
+            return [dict(img=np.full((32, 32, 3), i % 256, np.uint8),
+                         number=i, gt_label=int(label))
+                    for i, label in enumerate(labels)]
+
+    expected = np.random.RandomState(0).permutation(50)[:5]
+    val = Shuffled(str(tmp_path), 'val')
+    for label in range(10):
+        own = np.flatnonzero(labels == label)
+        assert [sample['number'] for sample in val if sample['gt_label']
+                == label] == sorted(own[expected])
+
+
+def test_size_of_the_splits(tmp_path):
+    """500 per class of the 5,000."""
+
+    class Whole(CIFAR10Images):
+
+        def _read(self):
+            picture = np.zeros((1, 1, 3), np.uint8)
+            return [dict(img=picture, gt_label=i % 10) for i in range(50000)]
+
+    for split, count in dict(train=4500, val=500, trainval=5000).items():
+        labels = Whole(str(tmp_path), split).get_gt_labels()
+        assert np.bincount(labels).tolist() == [count] * 10
+
+
+def test_val_of_the_published_layout(batches, monkeypatch, capsys):
+    """MMPretrain says that val in test mode is the training set."""
+    monkeypatch.setattr(CIFAR10Images, 'train_list', [('test_batch', None)])
+    val = CIFAR10Images(str(batches), 'val', test_mode=True)
+    assert list(val.get_gt_labels()) == list(range(10)) and val.test_mode
+    assert 'training set' not in capsys.readouterr().err
+    with pytest.raises(InputError, match='nothing is left to train on in '
+                       'class airplane'):
+        CIFAR10Images(str(batches), 'train')
+
+
+def test_unknown_split(tmp_path):
+    with pytest.raises(InputError, match='split=.valid. is none of train, '
+                       'val, trainval, test'):
+        CIFAR10Images(str(tmp_path), split='valid')

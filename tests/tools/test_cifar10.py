@@ -75,6 +75,23 @@ def test_trains_on_an_image_folder_and_tests_with_robust_inference(
     assert not torch.allclose(*scores)
 
 
+def test_final_training_on_all_pictures(run, small, cifar, tmp_path, capsys):
+    """Held-out pictures that are trained on validate nothing."""
+    final = [small('ann'), '--data-root', cifar, '--work-dir', 'work',
+             '--cfg-options', 'train_dataloader.dataset.split=trainval']
+    with pytest.raises(SystemExit) as stopped:
+        run('train.py', *final)
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert 'trainval has the pictures of the validation split' in error
+    assert '--no-validate' in error
+    run('train.py', *final, '--no-validate')
+    assert (tmp_path / 'work' / 'epoch_1.pth').exists()
+    log, = (tmp_path / 'work').glob('*/*.log')
+    assert 'Epoch(train) [1][2/2]' in log.read_text()
+    assert 'Epoch(val)' not in log.read_text()
+
+
 def test_convert_checkpoint(run, cifar, tmp_path, capsys):
     """Out of DataParallel, into AWN, and back to plain adders."""
     official = {f'module.{key}': value for key, value in

@@ -1,5 +1,7 @@
-# CIFAR-10, pictures of 32x32: 50,000 to train, 10,000 to test. data/cifar10
-# has the published cifar-10-batches-py, or {train,test}/<class>/*.{jpg,png}.
+# CIFAR-10, pictures of 32x32: 45,000 to train, 5,000 held out to validate,
+# 10,000 to test. data/cifar10 has the published cifar-10-batches-py, or
+# {train,test}/<class>/*.{jpg,png}. A final training on all 50,000 picks
+# nothing: --no-validate with train_dataloader.dataset.split=trainval.
 data_root = 'data/cifar10/'
 num_classes = 10
 
@@ -38,10 +40,11 @@ val_dataloader = dict(
     dataset=dict(
         type='CIFAR10Images',
         data_root=data_root,
-        split='test',
+        split='val',
         test_mode=True,
         pipeline=test_pipeline))
-test_dataloader = val_dataloader
+test_dataloader = dict(
+    val_dataloader, dataset=dict(val_dataloader['dataset'], split='test'))
 
 val_evaluator = [
     dict(type='Accuracy', topk=(1, )),
