@@ -16,7 +16,12 @@ import os.path as osp
 
 from mmadder import cli
 from mmadder.analysis.testing import training_batches
-from mmadder.checkpoints import SOURCES, convert_checkpoint, recorded_config
+from mmadder.checkpoints import (
+    SOURCES,
+    convert_checkpoint,
+    recorded_config,
+    require_connections,
+)
 from mmadder.checkpoints.state_dict import get_state_dict, read_checkpoint
 from mmadder.errors import InputError
 from mmadder.files import require_file, save_checkpoint
@@ -58,6 +63,8 @@ def main():
         cfg_options=args.cfg_options, data_root=args.data_root)
     checkpoint = read_checkpoint(args.checkpoint)
     state_dict = get_state_dict(checkpoint, args.checkpoint)
+    if is_cnn:
+        require_connections(checkpoint, config)
     recorded = None if is_cnn else recorded_config(checkpoint, config)
     model = build_model(config)
     converted, deviation, rounding = convert_checkpoint(

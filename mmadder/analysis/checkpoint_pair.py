@@ -4,13 +4,18 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from mmadder.checkpoints.state_dict import load_network, read_state_dict
+from mmadder.checkpoints.state_dict import (
+    BESIDES,
+    load_network,
+    read_state_dict,
+)
 from mmadder.errors import InputError
+from mmadder.layers import set_adder_fraction
 from mmadder.text import shorten
 
 StateDict = dict[str, torch.Tensor]
 MAX_NAMES = 5  # in a message
-COUNTER = '.num_batches_tracked'
+IN_ONE = ('.num_batches_tracked', BESIDES)  # keys that may be
 
 
 def interpolate(first: Mapping[str, torch.Tensor],
@@ -42,7 +47,7 @@ def require_same_architecture(first: Mapping[str, torch.Tensor],
     for kind, own, other in (('only in the first', first, second),
                              ('only in the second', second, first)):
         keys = [key for key in own
-                if key not in other and not key.endswith(COUNTER)]
+                if key not in other and not key.endswith(IN_ONE)]
         if keys:
             differences.append(
                 f'{len(keys)} keys {kind}: {shorten(keys, MAX_NAMES)}')
@@ -70,6 +75,7 @@ def load_pair(model: nn.Module, names: Sequence[str]) -> list[StateDict]:
         InputError: a file is missing or does not fit.
     """
     require_same_architecture(*map(read_state_dict, names), names)
+    set_adder_fraction(model, 1)  # of files that do not say
     pair = []
     for name in names:
         load_network(model, name)

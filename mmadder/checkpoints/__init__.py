@@ -7,10 +7,10 @@ from .convert import (
     set_weight_norm,
 )
 from .official import from_official, is_official, official_logits
-from .variants import recorded_config, variant_of
+from .variants import recorded_config, require_connections, variant_of
 
 __all__ = [
     'SOURCES', 'convert_checkpoint', 'convert_variant', 'from_official',
     'is_official', 'largest_deviation', 'official_logits', 'outputs',
-    'recorded_config', 'set_weight_norm', 'variant_of'
+    'recorded_config', 'require_connections', 'set_weight_norm', 'variant_of'
 ]

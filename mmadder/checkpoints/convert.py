@@ -145,9 +145,9 @@ def _for_other_classes(model, state_dict):
 
 def _noise_in_place():
     """Yield a batch, with a warning when it is asked for."""
-    _warn('the checkpoint has no norms in some places where the config has: '
-          'theirs begin with statistics of noise, which training will change '
-          'abruptly; --calibrate takes them from training pictures')
+    _warn('norms that the config has and the checkpoint has not begin with '
+          'statistics of noise, which training will change abruptly; '
+          '--calibrate takes them from training pictures')
     yield _noise(256).float()
 
 

@@ -102,7 +102,8 @@ def recorded_config(checkpoint: Any, config: Config) -> Config | None:
 
 def _recorded_model(checkpoint):
     meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
-    text = meta.get('cfg') if isinstance(meta, dict) else None
+    meta = meta if isinstance(meta, dict) else {}
+    text = meta.get('cfg') or meta.get('config')  # before MMEngine
     if not isinstance(text, str):
         return None
     try:
@@ -113,6 +114,40 @@ def _recorded_model(checkpoint):
     except (SyntaxError, TypeError, ValueError, RecursionError,
             MemoryError):
         return None
+
+
+def require_connections(checkpoint: Any, config: Config) -> None:
+    """Compare how layers are connected where no key of a file shows it.
+
+    Args:
+        checkpoint: of a CNN; one without config is not compared.
+        config: its adders are to begin as these convolutions.
+    Raises:
+        InputError: the strides of a bottleneck, or the shortcuts of a neck,
+            are others.
+    """
+    recorded = _recorded_model(checkpoint)
+    if not isinstance(recorded, dict):
+        return
+    own = _connections(config.model)
+    for name, found in _connections(recorded).items():
+        if own.get(name, found) != found:
+            raise InputError(
+                f'the config in the checkpoint has {name}={found!r}, the '
+                f'config has {own[name]!r}, which no key shows: set it, or '
+                'the network computes something else')
+
+
+def _connections(model):
+    parts = [model.get(name) for name in ('backbone', 'neck')]
+    backbone, neck = (part if isinstance(part, dict) else {}
+                      for part in parts)
+    found = {'model.backbone.style': backbone.get('style', 'pytorch')}
+    is_adder = type_name(neck).startswith('Adder')
+    # Without norm nothing is lost: the shortcut is taken off the kernels.
+    if neck.get('norm_cfg', is_adder or None) is not None:
+        found['model.neck.shortcut'] = is_adder and neck.get('shortcut', True)
+    return found
 
 
 def _types(node):

@@ -40,3 +40,16 @@ def test_checkpoints_of_different_architectures(cfg, pair, tmp_path):
         load_pair(model, (other, other))
     with pytest.raises(InputError, match='none.pth does not exist'):
         load_pair(model, (pair[0], str(tmp_path / 'none.pth')))
+
+
+@pytest.mark.parametrize('order', [1, -1])
+def test_between_an_adder_network_and_one_on_the_way(cfg, pair, order):
+    """A file that does not say how far it is, is of adders."""
+    saved = torch.load(pair[1])['state_dict']
+    key = 'backbone.conv.fraction'
+    torch.save(dict(state_dict={
+        **saved, key: torch.tensor(.5, dtype=torch.float64)}), pair[1])
+    model = build_model(cfg)
+    mixed = interpolate(*load_pair(model, pair[::order]), .5)
+    model.load_state_dict(mixed)
+    assert model.backbone.conv.adder_fraction == mixed[key] == .75

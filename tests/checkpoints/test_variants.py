@@ -11,6 +11,7 @@ from mmadder.checkpoints.variants import (
     NAMES,
     recorded_config,
     recorded_variants,
+    require_connections,
     require_variant,
 )
 from mmadder.errors import InputError
@@ -142,6 +143,31 @@ def test_recorded_types_are_the_own_ones():
     assert recorded.model.type == 'ImageClassifier'
     assert recorded.model.backbone.type is AdderResNet
     assert '_scope_' not in recorded.model
+
+
+@pytest.mark.parametrize('key', ['cfg', 'config'])  # of MMEngine, before
+@pytest.mark.parametrize('backbone, neck, message', [
+    (dict(style='caffe'), dict(type='FPN'),
+     "has model.backbone.style='caffe', the config has 'pytorch'"),
+    ({}, dict(type='FPN', norm_cfg=dict(type='BN')),
+     'has model.neck.shortcut=False, the config has True'),
+    ({}, dict(type='AdderFPN', conv_cfg=None, shortcut=False),
+     'has model.neck.shortcut=False, the config has True'),
+    ({}, dict(type='AdderFPN', conv_cfg=None), None),
+    (dict(style='pytorch'), dict(type='FPN'), None),  # without norm
+    ({}, dict(type='GlobalAveragePooling'), None)])
+def test_connections_that_no_key_shows(backbone, neck, message, key):
+    config = Config(dict(model=dict(
+        backbone=dict(type='AdderResNet'), neck=dict(type='AdderFPN'))))
+    recorded = Config(dict(model=dict(
+        backbone=dict(type='ResNet', **backbone), neck=neck)))
+    checkpoint = dict(meta={key: recorded.pretty_text})
+    if message is None:
+        require_connections(checkpoint, config)
+    else:
+        with pytest.raises(InputError, match=message):
+            require_connections(checkpoint, config)
+    require_connections(dict(state_dict={}), config)
 
 
 @pytest.mark.parametrize('prefix', [None, 'backbone', 'backbone.'])

@@ -28,6 +28,8 @@ LISTED = [
     (r'.*', r'(MMADDER_CUDA=1 )?pip install -e', 'set-up, in CI'),
     (r'.*', 'pip install', 'another package'),
     (r'.*', 'mim train', 'needs MIM'),
+    (r'docs/from_cnn.md', '', 'needs weights to download; '
+     'tests/tools/test_(convert_checkpoint|train_from_cnn).py run it small'),
     (r'docs/own_data.md', '', 'tests/tools/test_check_dataset.py and '
      'tests/cli/test_detector_classes.py run it in parts'),
     (r'docs/results.md|configs/(bccd|cifar10|coco|imagenet|own_data|voc)/',

@@ -7,6 +7,7 @@ from mmengine.registry import DefaultScope
 from torch import nn
 
 from mmadder.errors import InputError
+from mmadder.inference import fuse_adder_bn
 from mmadder.layers import AdderConv2d
 from mmadder.models import AdderFPN
 
@@ -52,6 +53,20 @@ def test_shortcut_adds_the_merged_lateral():
     for output, without, lateral in zip(neck(inputs), plain(inputs), merged):
         torch.testing.assert_close(output, without + lateral)
         assert not torch.allclose(output, without)
+
+
+def test_shortcuts_that_are_switched_off():
+    neck = AdderFPN(IN_CHANNELS, 8).eval()
+    plain = AdderFPN(IN_CHANNELS, 8, shortcut=False).eval()
+    plain.load_state_dict(neck.state_dict())
+    for module in neck.fpn_convs:
+        module.adds_input = False
+    inputs = pyramid()
+    with torch.no_grad():
+        for model in (neck, fuse_adder_bn(neck)):
+            for output, expected in zip(model(inputs), plain(inputs)):
+                torch.testing.assert_close(
+                    output, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_cnn_twin_differs_in_awn_keys_only():
