@@ -56,7 +56,7 @@ def test_sweeps_and_merging(small, monkeypatch, capsys):
                  '--data-root', small / 'cifar', '--images', 10, '--modes',
                  'R', '--no-table', '--sweep', 'steps', '--json',
                  small / f'{name}.json', '--name', name,
-                 '--recalibrate', 20 * (name == 'b'))
+                 '--recalibrate', 10 * (name == 'b'))
     settings = json.loads((small / 'b.json').read_text())['settings']
     assert settings['recalibrated'] == 20
     with pytest.raises(SystemExit):
