@@ -1,6 +1,6 @@
 """The tracked statistics of batch norms, and how to estimate them anew."""
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import nn
@@ -18,21 +18,29 @@ def find_norms(model: nn.Module) -> list[_BatchNorm]:
 
 @torch.no_grad()
 def reestimate_statistics(model: nn.Module, batches: Iterable,
-                          forward: Callable) -> None:
-    """Estimate the tracked mean and variance of all batch norms anew.
+                          forward: Callable | None = None,
+                          norms: Sequence[_BatchNorm] | None = None) -> None:
+    """Estimate the tracked mean and variance of batch norms anew.
 
     Each becomes the mean over the batches, as the norms see them in training;
     every other module is in evaluation mode meanwhile. Weights and modes stay
-    as they are. If a batch fails, so do the statistics.
+    as they are. If a batch fails, so do the statistics, and those of norms
+    that no batch reaches.
 
     Args:
         model: with at least one batch norm.
         batches: each counts the same; one at least.
-        forward: called with a batch, runs the model on it.
+        forward: called with a batch, runs the model on it; default: the
+            loss of a model of MMEngine on a batch of its training.
+        norms: some of the model's; default: all that track statistics.
     Raises:
         InputError: no batch norm tracks statistics, or there is no batch.
     """
-    norms = find_norms(model)
+    def loss(batch):
+        model(**model.data_preprocessor(batch, True), mode='loss')
+
+    forward = loss if forward is None else forward
+    norms = find_norms(model) if norms is None else norms
     if not norms:
         raise InputError(f'{type(model).__name__} has no batch norm whose '
                          'statistics could be estimated anew')
@@ -48,7 +56,7 @@ def reestimate_statistics(model: nn.Module, batches: Iterable,
 
 @contextlib.contextmanager
 def _averaging(model: nn.Module, norms: list[_BatchNorm]) -> Iterator[None]:
-    """Let norms track the mean over all batches; undone by an error."""
+    """Let norms track the mean over their batches; undone by an error."""
     training = {module: module.training for module in model.modules()}
     momenta = [norm.momentum for norm in norms]
     before = [{name: value.clone() for name, value in norm.named_buffers()}
@@ -58,14 +66,15 @@ def _averaging(model: nn.Module, norms: list[_BatchNorm]) -> Iterator[None]:
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum, norm.training = None, True
+    failed = True
     try:
         yield
-    except BaseException:
-        for norm, buffers in zip(norms, before):
-            for name, value in buffers.items():
-                norm.get_buffer(name).copy_(value)
-        raise
+        failed = False
     finally:
+        for norm, buffers in zip(norms, before):
+            if failed or not norm.num_batches_tracked:
+                for name, value in buffers.items():
+                    norm.get_buffer(name).copy_(value)
         for norm, momentum in zip(norms, momenta):
             norm.momentum = momentum
         for module, mode in training.items():

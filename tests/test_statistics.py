@@ -62,6 +62,18 @@ def test_an_error_changes_nothing(model):
         assert torch.equal(value, before[key]), key
 
 
+def test_norms_that_are_left_out_or_not_reached_stay_as_they_are(model):
+    """A norm without a batch had mean 0 and variance 1."""
+    reestimate_statistics(model, batches(), model)
+    before = copy.deepcopy(model.state_dict())
+    reestimate_statistics(model, batches(), model[2], norms=[model[2]])
+    reestimate_statistics(model, batches(), model[2])
+    for key in before:
+        if key.startswith('0.'):
+            assert torch.equal(model.state_dict()[key], before[key]), key
+    assert not torch.equal(model[2].running_mean, before['2.running_mean'])
+
+
 def test_nothing_to_estimate(model):
     with pytest.raises(InputError, match='there is no batch'):
         reestimate_statistics(model, [], model)

@@ -28,6 +28,10 @@ def parse_args():
                         metavar='EPOCHS', help='record weights, features and '
                         'gradients of all layers every EPOCHS epochs (1), '
                         'and the validation loss of a classifier')
+    parser.add_argument('--precise-bn', nargs='?', const=1000, type=int,
+                        metavar='PICTURES', help='measure batch norms anew '
+                        'on PICTURES of the training set (1000) before each '
+                        'validation and checkpoint')
     parser.add_argument('--seed', type=int, help='seed of all generators')
     parser.add_argument('--deterministic', action='store_true',
                         help='use deterministic algorithms only')
@@ -44,6 +48,8 @@ def main():
     set_randomness(cfg, args)
     if args.record is not None:
         record(cfg, args.record)
+    if args.precise_bn is not None:
+        measure_norms(cfg, args.precise_bn)
     if args.amp:
         use_amp(cfg)
     if args.auto_scale_lr:
@@ -85,6 +91,13 @@ def record(cfg, interval):
     types = [type_name(metric) for metric in metrics]
     if 'Accuracy' in types and 'CrossEntropyMetric' not in types:
         cfg.val_evaluator = metrics + [dict(type='CrossEntropyMetric')]
+
+
+def measure_norms(cfg, pictures):
+    name = 'PreciseBatchNormHook'
+    cfg.custom_hooks = [
+        hook for hook in cfg.custom_hooks if type_name(hook) != name
+    ] + [dict(type=name, num_samples=pictures)]
 
 
 def use_amp(cfg):

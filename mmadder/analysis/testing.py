@@ -108,12 +108,9 @@ def reestimate_on_batches(
     Raises:
         InputError: the model has no batch norm that tracks statistics.
     """
-    def forward(batch):
-        model(**model.data_preprocessor(batch, True), mode='loss')
-
     model.eval()
     torch.manual_seed(0)  # detectors draw samples of their proposals
-    reestimate_statistics(model, progress(batches), forward)
+    reestimate_statistics(model, progress(batches))
 
 
 def subset(dataset: BaseDataset, images: int, seed: int = 0) -> BaseDataset:

@@ -17,7 +17,7 @@ model = dict(type='ImageClassifier', backbone=dict(type='TinyAdder'),
 loader = dict(
     batch_size=8, num_workers=0, collate_fn=dict(type='default_collate'),
     sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(type='CIFAR10Images', data_root='{root}', split='train',
+    dataset=dict(type='CIFAR10Images', data_root='{root}', split='trainval',
                  pipeline=[dict(type='PackInputs')]))
 train_dataloader = loader
 test_dataloader = loader

@@ -56,14 +56,14 @@ def test_sweeps_and_merging(small, monkeypatch, capsys):
                  '--data-root', small / 'cifar', '--images', 10, '--modes',
                  'R', '--no-table', '--sweep', 'steps', '--json',
                  small / f'{name}.json', '--name', name,
-                 '--recalibrate', 20 * (name == 'b'))
+                 '--recalibrate', 10 * (name == 'b'))
     settings = json.loads((small / 'b.json').read_text())['settings']
-    assert settings['recalibrated'] == 20
+    assert settings['recalibrated'] == 10
     with pytest.raises(SystemExit):
         run_tool(monkeypatch, small / 'small.py', small / 'small.pth',
                  '--data-root', small / 'cifar', '--images', 10, '--json',
                  small / 'b.json', '--name', 'b')
-    assert 'recalibrated 20 (now 0)' in capsys.readouterr().err
+    assert 'recalibrated 10 (now 0)' in capsys.readouterr().err
     capsys.readouterr()
     run_tool(monkeypatch, '--merge', small / 'a.json', small / 'b.json',
              '--out', small / 'merged')

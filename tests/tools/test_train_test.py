@@ -17,6 +17,8 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
+from mmadder.checkpoints.state_dict import read_state_dict
+
 REPO = Path(__file__).parents[2]
 DETECTION = 'digits/faster-rcnn_ann-awn-r18_ann-awn-fpn_1xb8-8e_digits.py'
 CLASSIFICATION = 'digits/ann-awn-resnet18_1xb32-5e_digits.py'
@@ -169,6 +171,30 @@ def test_seed_decides_the_loss(run, detection, digits, tmp_path):
     torch.use_deterministic_algorithms(False)
     assert len(losses) == 3
     assert losses[0] == losses[1] != losses[2]
+
+
+def test_precise_norms_change_nothing_but_statistics(
+        run, tiny, digits, tmp_path):
+    """Of a detector, whose losses draw random numbers; given twice."""
+    config = tiny(
+        REPO / 'configs' / DETECTION, 'model = dict(backbone=dict('
+        'init_cfg=None))\ncustom_hooks = [dict(type="PreciseBatchNormHook", '
+        'num_samples=1)]')
+    states = []
+    for name, options in (('with', ['--precise-bn', 6]), (
+            'without', ['--cfg-options', 'custom_hooks=[]'])):
+        run('train.py', config, '--data-root', digits, '--work-dir',
+            tmp_path / name, '--no-validate', *options)
+        states.append(read_state_dict(str(tmp_path / name / 'epoch_2.pth')))
+    assert scalars(tmp_path / 'with', 'loss') == scalars(
+        tmp_path / 'without', 'loss')
+    measured, tracked = states
+    assert measured.keys() == tracked.keys()
+    assert {key.rpartition('.')[2] for key in tracked if not torch.equal(
+        measured[key], tracked[key])} == {'running_mean', 'running_var'}
+    text = (tmp_path / 'with' / Path(config).name).read_text()
+    assert "num_samples=6, type='PreciseBatchNormHook'" in text
+    assert text.count('PreciseBatchNormHook') == 1
 
 
 def test_classifier(run, tiny, digits, tmp_path):
