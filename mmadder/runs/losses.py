@@ -66,8 +66,8 @@ def read_curves(path: str | Path) -> Curves:
         train=[(step, float(np.mean(values)))
                for step, values in losses.items()],
         validation=curves,
-        convolutions={record['step'] for record in val
-                      if not is_of_adders(record)})
+        convolutions=[record['step'] for record in val
+                      if not is_of_adders(record)])
 
 
 def choose_curve(runs: Mapping[str, Curves],
