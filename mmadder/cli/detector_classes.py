@@ -199,7 +199,10 @@ def _annotated_classes(node):
 def _json_classes(path):
     if osp.getsize(path) > LARGE:
         return None
-    content = mmengine.load(path)
+    try:
+        content = mmengine.load(path)
+    except ValueError as error:  # of JSON, or of the encoding
+        raise InputError(f'{path} cannot be read as JSON: {error}') from error
     categories = content.get('categories') if isinstance(content, dict) \
         else None
     # By id, as CocoDataset numbers them.

@@ -196,6 +196,14 @@ def test_classes_that_the_annotations_lack(coco):
             coco(('a', 'b'), classes=('a', 'b'), evaluated=('a', )))
 
 
+@pytest.mark.parametrize('content', [b'{"images": [', b'\xff\xfe1'])
+def test_annotations_that_are_no_json(coco, tmp_path, content):
+    cfg = coco(('a', 'b'))
+    (tmp_path / 'own.json').write_bytes(content)
+    with pytest.raises(InputError, match='own.json cannot be read as JSON'):
+        fit_detector_classes(cfg)
+
+
 def test_missing_files_are_left_to_the_data_set(voc):
     cfg = make(voc)
     for node in splits(cfg):
