@@ -52,6 +52,18 @@ def test_cifar_networks(variant, depth, taps, conv_taps, fp32, int8):
     assert cnn['multiplications'] == cnn['additions'] == taps
 
 
+@pytest.mark.parametrize('filters, divisions', [(8, 0), (6, 1)])
+def test_centered_by_hand(filters, divisions):
+    """A sum and a difference per output; a mean per position and group."""
+    adder = AdderConv2d(3, 2 * filters, 3, groups=1, center=True)
+    grouped = AdderConv2d(2 * filters, 2 * filters, 1, groups=2, center=True)
+    counts = count_operations(nn.Sequential(adder, grouped), (10, 12))
+    outputs = 2 * filters * 8 * 10
+    assert counts['additions'] == outputs * (2 * 27 + 2 * filters + 2 * 2)
+    # 2 * 6 filters are no power of two either.
+    assert counts['multiplications'] == divisions * 8 * 10 * (1 + 2)
+
+
 def test_resnet18_at_224():
     counts = count_operations(
         resnet18(dict(type='AdderConv2d', weight_norm='AWN')), (224, 224))

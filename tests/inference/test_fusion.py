@@ -33,6 +33,9 @@ def count(model, kind):
                         conv_cfg=dict(type='AdderConv2d'), out_indices=(1,)),
     lambda: MMDetResNet(18, base_channels=8, stem_channels=8, norm_eval=False,
                         conv_cfg=dict(type='AdderConv2d', weight_norm='WS')),
+    lambda: AdderResNet(18, base_channels=8, stem_channels=8,
+                        conv_cfg=dict(type='AdderConv2d', weight_norm='AWN',
+                                      center=True)),
 ])
 def test_backbones(build):
     torch.manual_seed(0)  # of 150 seeds, 4 have more noise than is allowed
@@ -90,6 +93,19 @@ def test_sequential(layers):
     assert len(fused) == len(model)
     with torch.no_grad():
         assert relative_error(fused(x), model(x)) < 1e-5
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_centered(dtype):
+    """By the kernel, and step by step."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 6, 9, 9)
+    model = settle(nn.Sequential(
+        AdderConv2d(6, 8, 3, groups=2, bias=True, center=True),
+        nn.BatchNorm2d(8), nn.ReLU()), x).to(dtype)
+    with torch.no_grad():
+        assert relative_error(
+            fuse_adder_bn(model)(x.to(dtype)), model(x.to(dtype))) < 1e-5
 
 
 def test_step_by_step_equals_the_kernel():

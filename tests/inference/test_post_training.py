@@ -21,10 +21,11 @@ from mmadder.layers import AdderConv2d
 class OneLayer(nn.Module):
     """An adder with norm, and the test_step that calibration calls."""
 
-    def __init__(self, bounds):
+    def __init__(self, bounds, center=False):
         super().__init__()
-        self.layer = nn.Sequential(AdderConv2d(6, 5, 3, padding=1),
-                                   nn.BatchNorm2d(5))
+        self.layer = nn.Sequential(
+            AdderConv2d(6, 5, 3, padding=1, center=center),
+            nn.BatchNorm2d(5))
         self.bounds = bounds
 
     def forward(self, x):
@@ -39,10 +40,12 @@ class OneLayer(nn.Module):
             high - low) + low
 
 
+@pytest.mark.parametrize('center', [False, True])
 @pytest.mark.parametrize('bounds', [(0, 4), (-3, 3), (5, 9)])
-def test_error_of_a_layer_is_within_its_bound(bounds):
+def test_error_of_a_layer_is_within_its_bound(bounds, center):
     """Each term is off by a step at most: half of x's and half of w's."""
-    model = OneLayer(bounds).eval()
+    torch.manual_seed(0)
+    model = OneLayer(bounds, center).eval()
     with torch.no_grad():
         model.layer[0].weight.clamp_(-3, 3)
     quantized = quantize(model, [model.batch(0), model.batch(1)],
@@ -84,8 +87,9 @@ def test_calibration_ends_after_the_given_batches():
     assert len(seen) == 2
 
 
-def test_other_devices_compute_the_same():
-    layer = OneLayer((-1, 2)).eval()
+@pytest.mark.parametrize('center', [False, True])
+def test_other_devices_compute_the_same(center):
+    layer = OneLayer((-1, 2), center).eval()
     fused = fuse_adder_bn(layer).layer[0]
     quantized = QuantizedAdderConv2d(fused, -3., 3.)
     x = layer.batch(0)
