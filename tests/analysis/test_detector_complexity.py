@@ -23,7 +23,7 @@ R18_ADDERS = 6 * (1_814_073_344 - 118_525_952)
 
 def count(detector, shape=SHAPE):
     """Return the counts of a config, after checking what holds for all."""
-    path, = CONFIGS.glob(f'{detector}_*.py')
+    path, = CONFIGS.glob(f'{detector}_ann-awn-[rs]*.py')
     model = build_model(Config.fromfile(path))
     counts = count_operations(model, shape)
     called = {row['name'] for row in counts['layers'] if row['calls']}

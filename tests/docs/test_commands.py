@@ -28,6 +28,8 @@ LISTED = [
     (r'.*', r'(MMADDER_CUDA=1 )?pip install -e', 'set-up, in CI'),
     (r'.*', 'pip install', 'another package'),
     (r'.*', 'mim train', 'needs MIM'),
+    (r'README', r'python tools/(convert_checkpoint|train).py', 'the lines of '
+     'docs/from_cnn.md'),
     (r'docs/from_cnn.md', '', 'needs weights to download; '
      'tests/tools/test_(convert_checkpoint|train_from_cnn).py run it small'),
     (r'docs/own_data.md', '', 'tests/tools/test_check_dataset.py and '
