@@ -5,8 +5,9 @@ import pytest
 import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import EMAHook, Hook
-from mmengine.model import BaseModel
+from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.runner import Runner
+from ranks import on_two_ranks
 from torch import nn
 
 from mmadder.engine import AnnealingHook
@@ -157,6 +158,22 @@ def test_resume(tmp_path):
     assert min(recorder.seen) == 8
     assert recorder.seen[8] == pytest.approx((8 / 20 - .25) / .5)
     assert loaded(tmp_path / 'whole/epoch_5.pth') == 1
+
+
+def train_on_a_rank(folder):
+    runner, recorder = run(folder, model=MMDistributedDataParallel(Model()))
+    return dict(seen=list(recorder.seen.values()),
+                state=runner.model.module.state_dict())
+
+
+def test_two_processes(tmp_path):
+    first, second = on_two_ranks(
+        train_on_a_rank, tmp_path / 'ranks', tmp_path / 'work')
+    assert first['seen'] == second['seen'] and first['seen'][-1] == 1
+    for key, value in first['state'].items():
+        if 'norm' not in key:  # statistics are each process's own
+            assert torch.equal(value, second['state'][key]), key
+    assert loaded(tmp_path / 'work/epoch_5.pth') == 1
 
 
 def test_step_and_options(tmp_path):
