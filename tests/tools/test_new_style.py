@@ -106,7 +106,7 @@ custom_hooks = [dict(type=LossScaleHook, average_gradients=True),
     cfg = cli.runner_config(cli.make_parser('Do').parse_args([path]), ())
     assert [type_name(hook) for hook in cfg.custom_hooks] == [
         'LossScaleHook', 'DetectionReportHook', 'AdderClipGradHook',
-        'CheckpointCheckHook']
+        'AdderCheckHook', 'CheckpointCheckHook']
     assert 'report' not in cfg.get('default_hooks', {})
 
 
