@@ -11,9 +11,7 @@ from mmadder.robustness import Pictures, PixelDetector
 ROOT = Path(__file__).parents[1]
 BASE = ROOT / 'configs/digits/faster-rcnn_ann-awn-r18_ann-awn-fpn_1xb8-8e_' \
     'digits.py'
-# Pictures of 64x64 become 80x80, are padded to 96x96, and their boxes stay.
-CONFIG = f'''
-_base_ = {str(BASE)!r}
+SMALL = '''
 model = dict(
     backbone=dict(init_cfg=None, stem_channels=8, base_channels=8),
     neck=dict(in_channels=[8, 16, 32, 64], out_channels=16),
@@ -21,6 +19,11 @@ model = dict(
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=16),
         bbox_head=dict(in_channels=16, fc_out_channels=32)))
+'''
+# Pictures of 64x64 become 80x80, are padded to 96x96, and their boxes stay.
+CONFIG = f'''
+_base_ = {str(BASE)!r}
+{SMALL}
 resize = dict(type='Resize', scale=(80, 80), keep_ratio=True)
 pipeline = _base_.test_pipeline
 pipeline[1] = resize

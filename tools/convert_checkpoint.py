@@ -6,7 +6,7 @@ CHECKPOINT is of AdderNet's published code, or has adders of another weight
 norm than CONFIG: ann (none), ws (weight standardization), awn (adaptive
 weight normalization). Logits, or a detector's features, must agree to 1e-5,
 or nothing is written. Where tensors had to be rounded to float32, they may
-deviate as much as the source does when it is computed in float32.
+deviate ten times as much as the source does when it is computed in float32.
 
 With --source cnn, CHECKPOINT is of a convolutional network, such as a
 detector of MMDetection, and OUT where its way to adders begins.
@@ -36,8 +36,8 @@ def parse_args():
     parser.add_argument('checkpoint', help='file to convert')
     parser.add_argument('out', help='file to write')
     parser.add_argument('--source', choices=SOURCES, help='what CHECKPOINT '
-                        'is; needed for ann and ws, whose keys are equal, '
-                        'if it carries no config')
+                        'is; needed for cnn, and where keys are equal (ann, '
+                        'ws; centered or not) if it carries no config')
     parser.add_argument('--calibrate', type=int, default=0, metavar='N',
                         help='with cnn: norms that CHECKPOINT does not have '
                         'begin with the statistics of N training batches, '

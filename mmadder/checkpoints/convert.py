@@ -36,7 +36,7 @@ from mmadder.errors import InputError
 from mmadder.layers import (
     AWN,
     WS,
-    AdderConv2d,
+    find_adders,
     require_adders,
     set_adder_fraction,
 )
@@ -111,7 +111,7 @@ def convert_checkpoint(
 
 def _convert_cnn(state_dict, model, pictures):
     """:func:`convert_checkpoint` of convolutions to layers that begin so."""
-    find_adders(model)
+    _adders_of(model)
     anew = _for_other_classes(model, state_dict)
     exact = {key: value.double() if value.is_floating_point() else value
              for key, value in {**named_as_ours(state_dict), **anew}.items()}
@@ -198,10 +198,10 @@ def convert_variant(original: nn.Module,
             source (weight standardization, of another layer).
     """
     _require_expressible(original, model)
-    sources = find_adders(original)
+    sources = _adders_of(original)
     converted = {key: value for key, value in original.state_dict().items()
                  if not key.endswith(BESIDES)}  # adders need not say so
-    for name, target in find_adders(model).items():
+    for name, target in _adders_of(model).items():
         source = sources[name]
         if _norm_of(source) == _norm_of(target):
             continue
@@ -231,14 +231,8 @@ def _convert_layer(source, target):
     return {'awn.nu': nu.to(dtype), 'awn.upsilon': shift.to(dtype)}
 
 
-def find_adders(model: nn.Module) -> dict[str, AdderConv2d]:
-    """Return {name: layer} of the AdderConv2d in a model.
-
-    Raises:
-        InputError: there is none.
-    """
-    adders = {name: layer for name, layer in model.named_modules()
-              if isinstance(layer, AdderConv2d)}
+def _adders_of(model):
+    adders = find_adders(model)
     if not adders:
         raise InputError(f'{type(model).__name__} has no adder layers, so '
                          'there are no variants of it to convert between')
@@ -256,7 +250,7 @@ def set_weight_norm(model: nn.Module, variant: str) -> nn.Module:
         The same model.
     """
     norm, centered = split_variant(variant)
-    for layer in find_adders(model).values():
+    for layer in _adders_of(model).values():
         if split_variant(variant_of(layer))[0] != norm:
             channels = layer.out_channels
             layer.awn = AWN(channels) if norm == 'awn' else None
@@ -272,14 +266,13 @@ def _norm_of(layer):
 
 def _find_source(state_dict, source, original, model):
     if original is not None:
-        if not any(isinstance(layer, AdderConv2d)
-                   for layer in original.modules()):
+        if not find_adders(original):
             raise InputError(
                 'the checkpoint was trained with convolutions, so no adder '
                 'network computes the same: --source cnn makes it the '
                 'beginning of a path to one')
         recorded = sorted({variant_of(layer)
-                           for layer in find_adders(original).values()})
+                           for layer in _adders_of(original).values()})
         if source and recorded != [source]:
             raise InputError(f'--source {source}, but the config in the '
                              f'checkpoint says {" and ".join(recorded)}')
@@ -288,7 +281,7 @@ def _find_source(state_dict, source, original, model):
         return source
     if is_official(state_dict):
         return 'official'
-    centered = any(layer.center for layer in find_adders(model).values())
+    centered = any(layer.center for layer in _adders_of(model).values())
     if any('.awn.' in key for key in state_dict):
         if not centered:
             return 'awn'
@@ -302,7 +295,7 @@ def _find_source(state_dict, source, original, model):
 
 
 def _require_weight_norms(state_dict, original):
-    for name, layer in find_adders(original).items():
+    for name, layer in _adders_of(original).items():
         if f'{name}.weight' not in state_dict:
             raise InputError(f'the checkpoint has no {name}.weight: it is not '
                              'of this architecture')
@@ -316,7 +309,7 @@ def _require_weight_norms(state_dict, original):
 
 
 def _require_expressible(original, model):
-    sources, targets = find_adders(original), find_adders(model)
+    sources, targets = _adders_of(original), _adders_of(model)
     differing = sources.keys() ^ targets.keys()
     if differing:
         raise InputError(
@@ -376,7 +369,7 @@ def outputs(model: nn.Module,
 def _filters(model, dtype=torch.float64):
     """What inputs are compared with, also in layers that no output needs."""
     model = copy.deepcopy(model).to(dtype)
-    return [layer.normalized_weight for layer in find_adders(model).values()]
+    return [layer.normalized_weight for layer in _adders_of(model).values()]
 
 
 def _parts(value):

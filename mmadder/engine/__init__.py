@@ -9,7 +9,6 @@ from .statistics_hook import StatisticsHook
 
 __all__ = [
     'AdderCheckHook', 'AdderClipGradHook', 'AnnealingHook',
-    'CheckpointCheckHook',
-    'LossScaleHook', 'PreciseBatchNormHook', 'StatisticsHook',
-    'optimizer_warnings', 'spare_adders'
+    'CheckpointCheckHook', 'LossScaleHook', 'PreciseBatchNormHook',
+    'StatisticsHook', 'optimizer_warnings', 'spare_adders'
 ]

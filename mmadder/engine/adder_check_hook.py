@@ -6,12 +6,12 @@ from functools import reduce
 from mmcv.cnn import ConvModule
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmadder.layers import AdderConv2d
+from mmadder.models import unwrap_model
 from mmadder.text import shorten
 
 MAX_NAMES = 4  # of layers in a warning
@@ -60,7 +60,7 @@ class AdderCheckHook(Hook):
         if self.trains:
             return
         self.trains = True  # the model is in train mode from here on
-        model = _unwrap(runner.model)
+        model = unwrap_model(runner.model)
         for text, names, settings in (
                 (NO_NORM_WARNING, list(without_norm(model)), _norm_settings),
                 (FROZEN_WARNING, list(frozen_norms(model)), _mode_settings)):
@@ -83,7 +83,7 @@ class AdderCheckHook(Hook):
                  if isinstance(picture, Tensor)}) < 2:
             return
         self.warned.add(loader)
-        if _has_adders(_unwrap(runner.model)):
+        if _has_adders(unwrap_model(runner.model)):
             _warn(BATCH_WARNING.format(loader=loader))
 
 
@@ -152,10 +152,6 @@ def _has_adders(model):
     # Those of a fused or quantized model have names of their own.
     return any('AdderConv2d' in kind.__name__ for module in model.modules()
                for kind in type(module).__mro__)
-
-
-def _unwrap(model):
-    return model.module if is_model_wrapper(model) else model
 
 
 def _warn(text):

@@ -1,12 +1,11 @@
 """Begin as a convolutional network, end as an adder network."""
 from mmengine.hooks import EMAHook, Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
 from mmadder.errors import InputError
 from mmadder.layers import adder_fraction, find_adders, set_adder_fraction
 
-KEY = 'adder_fraction'  # in the logs of training and validation
+ADDER_FRACTION = 'adder_fraction'  # in logs of training and validation
 
 
 @HOOKS.register_module()
@@ -16,7 +15,7 @@ class AnnealingHook(Hook):
     An adder layer computes (1 - t) conv2d(x, w) + t adder(x, w), and this
     hook moves t from 0 to 1, linearly between two points of the training::
 
-        custom_hooks = [dict(type='AnnealingHook', start=0.2, end=0.6)]
+        custom_hooks = [dict(type='AnnealingHook', start=0., end=0.6)]
 
     t is part of the checkpoints, so that resuming and testing use it; an
     average of weights (EMAHook) has it too. Until t is 1 the network is no
@@ -58,10 +57,12 @@ class AnnealingHook(Hook):
                 'AnnealingHook: the model has no AdderConv2d that could be '
                 "led to; set conv_cfg=dict(type='AdderConv2d', ...) or remove "
                 'the hook')
-        for layer in layers:
+        for layer in layers.values():
             layer.center_convolution = self.center_convolution
             layer.scale_gradient = self.scale_gradient
-            layer.set_adder_fraction(0)  # until a checkpoint says more
+            # A buffer for checkpoints, before the averages are made. A test
+            # behind the training finds what the training has left.
+            layer.set_adder_fraction(layer.adder_fraction)
 
     def before_train(self, runner):
         self._trains = True
@@ -75,12 +76,12 @@ class AnnealingHook(Hook):
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         fraction = self.fraction(runner.iter, runner.max_iters)
         self._set(runner, fraction)
-        runner.message_hub.update_scalar(f'train/{KEY}', fraction)
+        runner.message_hub.update_scalar(f'train/{ADDER_FRACTION}', fraction)
 
     def before_val_epoch(self, runner):
         if self._trains:
             runner.message_hub.update_scalar(
-                f'val/{KEY}', adder_fraction(runner.model))
+                f'val/{ADDER_FRACTION}', adder_fraction(runner.model))
 
     def after_val_epoch(self, runner, metrics=None):
         fraction = adder_fraction(runner.model)
@@ -111,9 +112,7 @@ class AnnealingHook(Hook):
         return (done - self.start) / (self.end - self.start)
 
     def _set(self, runner, fraction):
-        model = runner.model
-        set_adder_fraction(
-            model.module if is_model_wrapper(model) else model, fraction)
+        set_adder_fraction(runner.model, fraction)
         for hook in runner.hooks:
             if isinstance(hook, EMAHook):
                 set_adder_fraction(hook.ema_model, fraction)

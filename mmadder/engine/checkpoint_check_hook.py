@@ -5,7 +5,6 @@ import os.path as osp
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import find_latest_checkpoint
@@ -15,6 +14,7 @@ from mmadder.checkpoints.state_dict import compare_state_dict, get_state_dict
 from mmadder.checkpoints.variants import recorded_variants, require_variant
 from mmadder.errors import InputError
 from mmadder.layers import warn_before_adders
+from mmadder.models import unwrap_model
 
 ADVICE = ('use the config that it was trained with; if the names mean the '
           "same, custom_hooks=[dict(type='CheckpointCheckHook', "
@@ -58,7 +58,7 @@ class CheckpointCheckHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint):
         name = _checkpoint_name(runner)
-        model = _unwrap(runner.model)
+        model = unwrap_model(runner.model)
         state_dict = get_state_dict(checkpoint, name)
         # The runner knows no other key, and would load nothing.
         checkpoint.setdefault('state_dict', state_dict)
@@ -84,7 +84,7 @@ class CheckpointCheckHook(Hook):
         self.trained = None  # what is tested afterwards is another model
 
     def before_test(self, runner):
-        warn_before_adders(_unwrap(runner.model))
+        warn_before_adders(unwrap_model(runner.model))
         difference = self._differing_classes(runner.test_dataloader)
         if difference:
             raise InputError(f'{difference}; {ADVICE}')
@@ -130,9 +130,3 @@ def _checkpoint_name(runner):
     if runner._load_from is None and runner._resume:
         return find_latest_checkpoint(runner.work_dir)
     return runner._load_from
-
-
-def _unwrap(model):
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    return model

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mmadder.errors import InputError
+from mmadder.models import unwrap_model
 from mmadder.statistics import find_norms, reestimate_statistics
 
 
@@ -81,7 +82,7 @@ class PreciseBatchNormHook(Hook):
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         self._found = None
         if self._names is None:  # the model is in train mode from here on
-            self._names = _learning_norms(_unwrap(runner.model))
+            self._names = _learning_norms(unwrap_model(runner.model))
 
     def after_train_iter(self, runner, batch_idx, data_batch=None,
                          outputs=None):
@@ -104,7 +105,7 @@ class PreciseBatchNormHook(Hook):
 
     def before_val_epoch(self, runner):
         if self._found:
-            model = _unwrap(runner.model)
+            model = unwrap_model(runner.model)
             self._tracked = {key: model.get_buffer(key).clone()
                              for key in self._found}
             _write(self._found, model)
@@ -130,7 +131,7 @@ class PreciseBatchNormHook(Hook):
         if not self._names or self._found:
             return
         averages = _averages(runner)
-        model = copy.deepcopy(_unwrap(runner.model) if averages is None
+        model = copy.deepcopy(unwrap_model(runner.model) if averages is None
                               else averages.ema_model.module)
         norms = [model.get_submodule(name) for name in self._names]
         with _random_numbers_aside(runner.seed):
@@ -193,7 +194,7 @@ def _owner_of_buffers(runner):
     averages = _averages(runner)
     return (averages.ema_model.module
             if averages is not None and averages.ema_model.update_buffers
-            else _unwrap(runner.model))
+            else unwrap_model(runner.model))
 
 
 def _averages(runner):
@@ -202,7 +203,3 @@ def _averages(runner):
 
 def _hooks(runner, kind):
     return (hook for hook in runner.hooks if isinstance(hook, kind))
-
-
-def _unwrap(model):
-    return model.module if is_model_wrapper(model) else model

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmadder.errors import InputError
 from mmadder.layers import AdderConv2d
+from mmadder.models import unwrap_model
 
 BINS = 100
 # Nodes between an adder's output and its gradient scaling: the operator, and
@@ -84,9 +84,7 @@ class StatisticsHook(Hook):
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         if not is_main_process() or not self._is_due(runner, batch_idx):
             return
-        model = runner.model
-        if is_model_wrapper(model):
-            model = model.module
+        model = unwrap_model(runner.model)
         count = (runner.epoch if self.by_epoch else runner.iter) + 1
         due = count % (self.interval * self.histogram_interval) == 0
         self._recorder = Recorder(model, histograms=due)

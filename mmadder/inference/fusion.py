@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmadder.errors import InputError
-from mmadder.layers import AdderConv2d, require_adders
+from mmadder.layers import AdderConv2d, find_adders, require_adders
 from mmadder.models.necks.adder_fpn import ShortcutConvModule
 from mmadder.ops import adder_conv2d, pack_weight
 
@@ -69,7 +69,7 @@ def fuse_adder_bn(model: nn.Module) -> nn.Module:
                 f'fuse_adder_bn: {name} ({type(module).__name__}) is in '
                 'training mode, in which norms use the batch; call '
                 'model.eval() first')
-    if not any(isinstance(m, AdderConv2d) for m in model.modules()):
+    if not find_adders(model):
         raise InputError(f'fuse_adder_bn: model ({type(model).__name__}) has '
                          'no AdderConv2d, or was fused before')
     require_adders(model, 'fuse_adder_bn')

@@ -10,7 +10,7 @@ from torch.nn.modules.utils import _pair
 
 from mmadder.config_nodes import type_name
 from mmadder.errors import InputError
-from mmadder.ops import adder_conv2d
+from mmadder.ops import adder_conv2d, center_filters
 
 from .local_gradient_scaling import local_gradient_scaling
 from .weight_norm import AWN, WS
@@ -204,8 +204,7 @@ class AdderConv2d(nn.Module):
         bias = None if t or self.center_convolution else self.bias
         output = F.conv2d(input, weight, bias, *geometry)
         if self.center_convolution:
-            filters = output.float().unflatten(1, (self.groups, -1))
-            output = (filters - filters.mean(2, keepdim=True)).flatten(1, 2)
+            output = center_filters(output.float(), self.groups)
         if t:
             adder = adder_conv2d(
                 input, weight, None, *geometry, mode=self.mode,

@@ -9,16 +9,16 @@ from mmadder.errors import InputError
 from .adder_conv2d import AdderConv2d
 
 
-def find_adders(model: nn.Module) -> list[AdderConv2d]:
-    """Return the adder layers of a model, each once."""
-    return [module for module in model.modules()
-            if isinstance(module, AdderConv2d)]
+def find_adders(model: nn.Module) -> dict[str, AdderConv2d]:
+    """Return {name: layer} of the AdderConv2d in a model, each once."""
+    return {name: module for name, module in model.named_modules()
+            if isinstance(module, AdderConv2d)}
 
 
 def adder_fraction(model: nn.Module) -> float:
     """Return the smallest t of a model's adders; 1 if it has none."""
-    return min((layer.adder_fraction for layer in find_adders(model)),
-               default=1.)
+    return min((layer.adder_fraction
+                for layer in find_adders(model).values()), default=1.)
 
 
 def set_adder_fraction(model: nn.Module, fraction: float) -> None:
@@ -27,7 +27,7 @@ def set_adder_fraction(model: nn.Module, fraction: float) -> None:
     Args:
         fraction: 0 for convolutions, 1 for adders.
     """
-    for layer in find_adders(model):
+    for layer in find_adders(model).values():
         layer.set_adder_fraction(fraction)
 
 

@@ -1,9 +1,10 @@
 from .backbones import AdderCSPDarknet, AdderResNet, AdderResNetCIFAR
-from .build import build_model
+from .build import build_model, unwrap_model
 from .heads import BNLogitsHead
 from .necks import AdderFPN, AdderPAFPN
 
 __all__ = [
     'AdderCSPDarknet', 'AdderFPN', 'AdderPAFPN', 'AdderResNet',
-    'AdderResNetCIFAR', 'BNLogitsHead', 'build_model'
+    'AdderResNetCIFAR', 'BNLogitsHead', 'build_model',
+    'unwrap_model'
 ]

@@ -2,6 +2,7 @@
 import copy
 
 from mmengine.config import Config
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
@@ -18,3 +19,10 @@ def build_model(cfg: Config) -> nn.Module:
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     with DefaultScope.overwrite_default_scope(scope):
         return MODELS.build(cfg.model)
+
+
+def unwrap_model(model: nn.Module) -> nn.Module:
+    """Return the model in MMDistributedDataParallel or test augmentation."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model

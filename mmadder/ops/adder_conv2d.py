@@ -183,7 +183,7 @@ def _backward(ctx, grad_output):
             'own: leave create_graph out')
     input, weight = ctx.saved_tensors
     if ctx.center:
-        grad_output = _centered(grad_output, ctx.geometry[-1])
+        grad_output = center_filters(grad_output, ctx.geometry[-1])
     grad_input = grad_weight = None
     if ctx.needs_input_grad[0]:
         grad_input = torch.ops.mmadder.adder_conv2d_input_grad(
@@ -194,7 +194,8 @@ def _backward(ctx, grad_output):
     return grad_input, grad_weight, *[None] * 7
 
 
-def _centered(output, groups):
+def center_filters(output: Tensor, groups: int = 1) -> Tensor:
+    """Take the mean over each group's filters off (N, C_out, H, W)."""
     filters = output.unflatten(1, (groups, -1))
     return (filters - filters.mean(2, keepdim=True)).flatten(1, 2)
 

@@ -11,13 +11,12 @@ from collections.abc import Iterator
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmadder.errors import InputError
-from mmadder.models import BNLogitsHead
+from mmadder.models import BNLogitsHead, unwrap_model
 from mmadder.statistics import find_norms
 
 ROBUST_MODES = ('R', 'r')
@@ -148,10 +147,8 @@ class RobustInferenceHook(Hook):
 
     def _enter(self, runner):
         self._leave(runner)  # where an error had cut a test short
-        model = runner.model
-        if is_model_wrapper(model):
-            model = model.module
-        self._context = robust_inference(model, **self.arguments)
+        self._context = robust_inference(
+            unwrap_model(runner.model), **self.arguments)
         self._context.__enter__()
 
     def _leave(self, runner):

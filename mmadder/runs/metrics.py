@@ -3,6 +3,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from mmadder.engine.annealing_hook import ADDER_FRACTION
 from mmadder.errors import InputError
 
 TEST_LOSS = 'test/cross_entropy'
@@ -10,8 +11,6 @@ TEST_LOSS = 'test/cross_entropy'
 METRICS = ('pascal_voc/mAP', 'coco/bbox_mAP', 'accuracy/top1')
 # Of MMPretrain, whose metrics are percent; those of MMDetection are shares.
 PERCENT = ('accuracy/', 'single-label/', 'multi-label/', 'retrieval/')
-# Of validations on the way from convolutions (0) to adders (1).
-ADDER_FRACTION = 'adder_fraction'
 NO_METRICS = {'step', 'time', 'data_time', 'memory', 'epoch', 'iter',
               ADDER_FRACTION}
 

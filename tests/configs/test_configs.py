@@ -305,7 +305,7 @@ def test_centered_rows(name):
     """The paper's own settings otherwise; a start and an end as convolution
     where nothing was pretrained."""
     cfg = load(name)
-    adders = find_adders(build_model(cfg))
+    adders = find_adders(build_model(cfg)).values()
     assert {variant_of(layer) for layer in adders} == {'awn-centered'}
     assert all(layer.eta == 0.2 for layer in adders)
     assert not any(layer.awn.upsilon.any() for layer in adders)

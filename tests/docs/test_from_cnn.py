@@ -17,7 +17,7 @@ def build_centered(config):
     assert {hook.type for hook in config.custom_hooks} > {
         'LossScaleHook', 'CheckpointCheckHook'}
     model = build_model(config)
-    assert {variant_of(layer) for layer in find_adders(model)} == {
+    assert {variant_of(layer) for layer in find_adders(model).values()} == {
         'awn-centered'}
     return model
 

@@ -166,6 +166,16 @@ def train_on_a_rank(folder):
                 state=runner.model.module.state_dict())
 
 
+def test_a_test_after_the_training_is_of_adders(tmp_path):
+    """In the runner that trained, where nothing is loaded again."""
+    runner, recorder = run(tmp_path)
+    runner._test_dataloader = runner._val_dataloader
+    runner._test_evaluator = [Falling()]
+    runner._test_loop = dict()
+    runner.test()
+    assert adder_fraction(runner.model) == 1
+
+
 def test_two_processes(tmp_path):
     first, second = on_two_ranks(
         train_on_a_rank, tmp_path / 'ranks', tmp_path / 'work')

@@ -137,7 +137,7 @@ def test_it_survives_a_change_of_dtype_and_device():
 
 def test_models():
     model = nn.Sequential(layer_at(1), nn.ReLU(), layer_at(0.5))
-    assert find_adders(model) == [model[0], model[2]]
+    assert find_adders(model) == {'0': model[0], '2': model[2]}
     assert adder_fraction(model) == 0.5
     with pytest.raises(InputError, match='fuse_adder_bn: the layers of this '
                        r'model are not adders yet \(adder_fraction 0.5'):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from tiny_detector import SMALL
 
 from mmadder.models import build_model
 from mmadder.statistics import reestimate_statistics
@@ -13,23 +14,14 @@ from mmadder.statistics import reestimate_statistics
 ROOT = Path(__file__).parents[2]
 DIGITS = str(ROOT / 'configs/digits/faster-rcnn_{0}-r18_{0}-fpn_1xb8-8e_'
              'digits.py')
-TINY = '''
-model = dict(
-    backbone=dict(init_cfg=None, stem_channels=8, base_channels=8),
-    neck=dict(in_channels=[8, 16, 32, 64], out_channels=16),
-    rpn_head=dict(in_channels=16, feat_channels=16),
-    roi_head=dict(
-        bbox_roi_extractor=dict(out_channels=16),
-        bbox_head=dict(in_channels=16, fc_out_channels=32)))
-'''
 # MMDetection's own neck, and heads for other classes.
-THEIRS = f'_base_ = {DIGITS.format("cnn")!r}{TINY}' + '''
+THEIRS = f'_base_ = {DIGITS.format("cnn")!r}{SMALL}' + '''
 model['neck']['_delete_'] = True
 model['neck']['type'] = 'FPN'
 model['neck']['num_outs'] = 5
 model['roi_head']['bbox_head']['num_classes'] = 4
 '''
-OURS = f'_base_ = {DIGITS.format("ann-awn")!r}{TINY}' + '''
+OURS = f'_base_ = {DIGITS.format("ann-awn")!r}{SMALL}' + '''
 model['neck']['shortcut'] = False
 '''
 
