@@ -140,7 +140,7 @@ class Quickstart:
 def main():
     args = parse_args()
     print('Quickstart: make digit scenes, pretrain an adder ResNet-18, train '
-          'an adder Faster R-CNN,\nmeasure VOC mAP and draw it. About 10 '
+          'an adder Faster R-CNN,\nmeasure VOC mAP and draw it. About 12 '
           f'minutes on two cores. All goes to {args.work_dir}.', flush=True)
     quickstart = Quickstart(args.work_dir, args.data_root, args.variant,
                             args.seed)

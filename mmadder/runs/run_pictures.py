@@ -34,7 +34,8 @@ def plot_training(runs: Mapping[str, tuple[Records, Records]],
                   color=colours[name], label=name, linewidth=1.3)
         right.plot([record['step'] for record in val],
                    [record[metric] for record in val], color=colours[name],
-                   marker='o', markersize=4, label=name)
+                   marker='o', markersize=4, label=name,
+                   clip_on=False)  # the best point lies at the border
     left.set(xlabel='iteration', ylabel='training loss', ylim=(0, None))
     right.set(xlabel='epoch', ylabel=f'validation {metric}',
               ylim=(0, None))
