@@ -66,6 +66,11 @@ def norms_behind(model: nn.Module,
                 f'weight standardization has no place for the mean of a '
                 f'filter, so {name} cannot begin as a trained convolution; '
                 'take a config with adaptive weight normalization')
+        if name not in norms and 'head' in name.partition('.')[0]:
+            raise InputError(
+                f'{name} is an adder in a head, and only those of backbone '
+                'and neck can begin as trained convolutions: take '
+                "conv_cfg=dict(type='AdderConv2d') out of the head's config")
         if name not in norms or not _undoes_scale(
                 model.get_submodule(norms[name])):
             raise InputError(

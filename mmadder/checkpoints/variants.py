@@ -116,26 +116,33 @@ def _recorded_model(checkpoint):
         return None
 
 
-def require_connections(checkpoint: Any, config: Config) -> None:
+def differing_connections(checkpoint: Any, config: Config) -> str:
     """Compare how layers are connected where no key of a file shows it.
 
     Args:
-        checkpoint: of a CNN; one without config is not compared.
-        config: its adders are to begin as these convolutions.
-    Raises:
-        InputError: the strides of a bottleneck, or the shortcuts of a neck,
-            are others.
+        checkpoint: one without config is not compared.
+        config: of the model that is to take the checkpoint's weights.
+    Returns:
+        What differs, the strides of a bottleneck or the shortcuts of a
+        neck; '' if nothing does.
     """
-    recorded = _recorded_model(checkpoint)
-    if not isinstance(recorded, dict):
-        return
-    own = _connections(config.model)
-    for name, found in _connections(recorded).items():
-        if own.get(name, found) != found:
-            raise InputError(
-                f'the config in the checkpoint has {name}={found!r}, the '
-                f'config has {own[name]!r}, which no key shows: set it, or '
-                'the network computes something else')
+    recorded, model = _recorded_model(checkpoint), config.get('model')
+    if not isinstance(recorded, dict) or not isinstance(model, dict):
+        return ''
+    own = _connections(model)
+    return '; '.join(
+        f'the config in the checkpoint has {name}={found!r}, the config has '
+        f'{own[name]!r}, which no key shows: set it, or the network computes '
+        'something else'
+        for name, found in _connections(recorded).items()
+        if own.get(name, found) != found)
+
+
+def require_connections(checkpoint: Any, config: Config) -> None:
+    """Raise InputError for :func:`differing_connections`."""
+    difference = differing_connections(checkpoint, config)
+    if difference:
+        raise InputError(difference)
 
 
 def _connections(model):

@@ -11,7 +11,12 @@ from mmengine.runner import find_latest_checkpoint
 
 from mmadder.checkpoints.classes import differing_classes, trained_classes
 from mmadder.checkpoints.state_dict import compare_state_dict, get_state_dict
-from mmadder.checkpoints.variants import recorded_variants, require_variant
+from mmadder.checkpoints.variants import (
+    differing_connections,
+    recorded_variants,
+    require_connections,
+    require_variant,
+)
 from mmadder.errors import InputError
 from mmadder.layers import warn_before_adders
 from mmadder.models import unwrap_model
@@ -38,9 +43,9 @@ class CheckpointCheckHook(Hook):
             where fine-tuning has others, it is a warning.
     Raises:
         InputError: the file does not exist, has no state dict, was trained
-            with other layers (adders with another weight norm, say) or for
-            other classes, or does not fit; the message lists the keys and
-            says what to do.
+            with other layers (adders with another weight norm, say, or a
+            neck without shortcuts) or for other classes, or does not fit;
+            the message lists the keys and says what to do.
     """
 
     priority = 'VERY_HIGH'  # EMAHook reads the checkpoint afterwards
@@ -66,6 +71,7 @@ class CheckpointCheckHook(Hook):
         require_variant(model, state_dict, recorded_variants(checkpoint), name,
                         getattr(runner.cfg, 'filename', None))
         difference = compare_state_dict(model, state_dict)
+        self._compare_connections(runner, checkpoint)
         if runner._resume:
             self._require_fit(model, difference, name, 'resume')
             self._require_training_state(checkpoint, name)
@@ -96,6 +102,15 @@ class CheckpointCheckHook(Hook):
         difference = differing_classes(classes, dataloader.dataset)
         return difference and (f'checkpoint {name} was trained for other '
                                f'classes: {difference}')
+
+    def _compare_connections(self, runner, checkpoint):
+        if runner._resume or not isinstance(runner.optim_wrapper,
+                                            OptimWrapper):
+            require_connections(checkpoint, runner.cfg)
+            return
+        difference = differing_connections(checkpoint, runner.cfg)
+        if difference:
+            print_log(difference, logger='current', level=logging.WARNING)
 
     def _require_fit(self, model, difference, name, verb):
         if difference:

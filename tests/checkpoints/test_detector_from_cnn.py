@@ -194,3 +194,14 @@ def test_another_number_of_anchors_is_no_number_of_classes(tmp_path):
     with pytest.raises(InputError, match='of another shape: rpn_head.rpn_cls'):
         convert_checkpoint(
             cnn.state_dict(), build_model(ours(config)), 'cnn')
+
+
+def test_adders_in_a_head_are_refused(tmp_path):
+    config = theirs('retinanet', tmp_path)
+    cnn = build_model(config)
+    config = ours(config)
+    config.model.bbox_head.update(
+        conv_cfg=AWN, norm_cfg=dict(type='BN'), init_cfg=None)
+    with pytest.raises(InputError, match='bbox_head.cls_convs.0.conv is an '
+                       'adder in a head, and only those of backbone and neck'):
+        convert_checkpoint(cnn.state_dict(), build_model(config), 'cnn')

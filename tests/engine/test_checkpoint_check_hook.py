@@ -1,6 +1,7 @@
 """A runner loads a checkpoint that fits, or does not start."""
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
@@ -121,3 +122,28 @@ def test_missing_file(tmp_path):
     runner = make_runner(tmp_path, load_from='no/such/epoch_1.pth')
     with pytest.raises(InputError, match='no/such/epoch_1.pth does not exis'):
         runner.test()
+
+
+def neck_config(**neck):
+    """Of a model whose neck no key describes."""
+    return dict(model=dict(neck=dict(type='AdderFPN', **neck)))
+
+
+def test_shortcuts_that_no_key_shows(tmp_path):
+    trained = Config(neck_config(shortcut=False)).pretty_text
+    path = save(tmp_path, Toy(), meta=dict(cfg=trained))
+    make_runner(tmp_path, load_from=path,
+                cfg=neck_config(shortcut=False)).test()
+    runner = make_runner(tmp_path, load_from=path, cfg=neck_config())
+    with pytest.raises(InputError, match='model.neck.shortcut=False, the '
+                       'config has True'):
+        runner.test()
+
+
+def test_fine_tuning_with_other_shortcuts_is_a_warning(tmp_path):
+    trained = Config(neck_config(shortcut=False)).pretty_text
+    path = save(tmp_path, Toy(), meta=dict(cfg=trained))
+    make_runner(tmp_path, load_from=path, cfg=neck_config()).train()
+    log, = tmp_path.glob('work/*/*.log')
+    assert 'WARNING - the config in the checkpoint has model.neck.' \
+        'shortcut=False, the config has True' in log.read_text()
