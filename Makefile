@@ -2,6 +2,8 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 WORK_DIR ?= work_dirs/quickstart
+# A worker per core; tests of one file share fixtures, so they stay together.
+PARALLEL = -n auto --maxprocesses=4 --dist loadfile
 
 .PHONY: help setup quickstart test test-slow test-sanitized lint clean
 
@@ -23,11 +25,11 @@ quickstart: setup
 	@$(VENV)/bin/python tools/quickstart.py --work-dir $(WORK_DIR)
 
 test: setup
-	$(VENV)/bin/python -m pytest -q --durations=10
+	$(VENV)/bin/python -m pytest -q --durations=10 $(PARALLEL)
 
 # Warnings are errors in the fast tests only.
 test-slow: setup
-	$(VENV)/bin/python -m pytest -q --durations=10 -m slow -W default $(PYTEST_OPTIONS)
+	$(VENV)/bin/python -m pytest -q --durations=10 $(PARALLEL) -m slow -W default $(PYTEST_OPTIONS)
 
 # Compiles into build/sanitized; the normal extension stays as it is.
 test-sanitized: setup

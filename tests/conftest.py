@@ -2,12 +2,14 @@
 
 import itertools
 import logging
+import os
 from pathlib import Path
 
 import cv2
 import mmengine
 import numpy as np
 import pytest
+import torch
 from hypothesis import settings
 from mmdet.datasets import VOCDataset
 from mmengine.logging import MMLogger
@@ -42,6 +44,15 @@ ANNOTATION = '''<annotation>
   <size><width>{size}</width><height>{size}</height><depth>3</depth></size>
 {objects}</annotation>
 '''
+
+
+def pytest_configure():
+    """Let workers of pytest-xdist, and their tools, share the cores."""
+    workers = int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', 1))
+    if workers > 1:
+        threads = max(1, os.cpu_count() // workers)
+        os.environ['OMP_NUM_THREADS'] = str(threads)
+        torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)
