@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / 'README.md', ROOT / 'CONTRIBUTING.md',
-                *ROOT.glob('docs/*.md'), *ROOT.glob('configs/*/README.md')])
+                *ROOT.glob('docs/**/*.md'), *ROOT.glob('configs/*/README.md')])
 PROGRAMS = ('python ', 'bash ', 'make ', 'pip ', 'tools/', 'mim ', 'GPUS=',
             'NNODES=', 'MMADDER_CUDA=')
 FENCE = re.compile(r'^ *```')

@@ -34,14 +34,14 @@ LISTED = [
      'tests/tools/test_(convert_checkpoint|train_from_cnn).py run it small'),
     (r'docs/own_data.md', '', 'tests/tools/test_check_dataset.py and '
      'tests/cli/test_detector_classes.py run it in parts'),
-    (r'docs/results.md|configs/(bccd|cifar10|coco|imagenet|own_data|voc)/',
+    (r'docs/results/|configs/(bccd|cifar10|coco|imagenet|own_data|voc)/',
      '', 'needs data sets that are not shipped, hours, or several GPUs'),
     (r'configs/digits/README.md', '', 'trains for minutes; what the '
      'quickstart runs'),
     (r'docs/scaling.md|docs/training.md', 'bash tools/dist|NNODES=|GPUS=',
      'several machines or GPUs; tests/tools/test_dist_train.py and '
      'test_slurm.py run the scripts'),
-    (r'docs/(speed|results).md|CONTRIBUTING', 'python tools/benchmark.py',
+    (r'docs/speed.md|CONTRIBUTING', 'python tools/benchmark.py',
      'minutes on a quiet machine; tests/benchmark runs it on less'),
     (r'docs/cuda.md', 'python tools/benchmark.py --device cuda',
      'needs a GPU; tests/benchmark runs it up to that'),
