@@ -5,12 +5,13 @@ WORK_DIR ?= work_dirs/quickstart
 # A worker per core; tests of one file share fixtures, so they stay together.
 PARALLEL = -n auto --maxprocesses=4 --dist loadfile
 
-.PHONY: help setup quickstart test test-slow test-sanitized lint clean
+.PHONY: help setup quickstart test test-slow test-sanitized test-gpu lint clean
 
 help:
 	@echo 'make quickstart   set up, train an adder Faster R-CNN on digit scenes, evaluate, draw'
 	@echo 'make test         set up, run the tests'
 	@echo 'make test-slow    set up, run the slow tests'
+	@echo 'make test-gpu     set up, build for this GPU, prove the operators on it, and time them'
 	@echo 'make test-sanitized   set up, run the operators'"'"' tests under AddressSanitizer and UBSan'
 	@echo 'make lint         set up, check style: ruff for Python, clang-format for C++ and CUDA'
 	@echo 'make setup        only set up: $(VENV) with the pinned stack and our extension'
@@ -34,6 +35,10 @@ test-slow: setup
 # Compiles into build/sanitized; the normal extension stays as it is.
 test-sanitized: setup
 	$(VENV)/bin/python tools/test_sanitized.py
+
+# GPU_OPTIONS=--no-sanitizer leaves compute-sanitizer out.
+test-gpu: setup
+	$(VENV)/bin/python tools/test_gpu.py $(GPU_OPTIONS)
 
 lint: setup
 	$(VENV)/bin/ruff check

@@ -1,10 +1,10 @@
 """Times adder convolutions and adder networks beside their peers.
 
-Operators (the default) on the layers of a network, or whole models, or, with
---device cuda, the checked operators on a GPU. All candidates run in turn,
-round by round, in one process that keeps its freed memory; the tables give
-medians and ratios, which drift less than times do. faiss is a peer where it
-is installed.
+Operators (the default) on the layers of a network, or whole models; with
+--device cuda on a GPU, where operators are checked first. All candidates run
+in turn, round by round, in one process that keeps its freed memory; the tables
+give medians and ratios, which drift less than times do. faiss is a peer where
+it is installed.
 
 Examples:
     python tools/benchmark.py                     # what the targets speak of
@@ -13,6 +13,7 @@ Examples:
     python tools/benchmark.py --models            # all, a few minutes
     python tools/benchmark.py --models resnet18 --no-compile
     python tools/benchmark.py --device cuda --batch 32
+    python tools/benchmark.py --device cuda --models
 """
 import argparse
 import os
@@ -27,8 +28,8 @@ MALLOC = dict(MALLOC_MMAP_MAX_='0', MALLOC_TRIM_THRESHOLD_='4000000000',
 WITHOUT_EFFECT = {
     'without --models': ('no_compile', ),
     'with --models': ('layers', 'what', 'batch'),
-    'with --device cuda': (
-        'models', 'what', 'no_compile', 'threads', 'memory')}
+    'on a CPU': ('no_sanitizer', 'rehearse'),
+    'with --device cuda': ('what', 'no_compile', 'threads', 'memory')}
 
 
 def parse_args():
@@ -36,6 +37,11 @@ def parse_args():
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu',
                         help='cuda: check the kernels, then time them')
+    parser.add_argument('--no-sanitizer', action='store_true',
+                        help='on a GPU: leave compute-sanitizer out')
+    parser.add_argument('--rehearse', action='store_true',
+                        help='of --device cuda: run it without a GPU, at tiny '
+                        'sizes; the figures mean nothing')
     parser.add_argument(
         '--layers', nargs='+', choices=SHAPE_SETS,
         help='whose layers (default: targets, of several networks; on a GPU '
@@ -64,8 +70,14 @@ def parse_args():
         'resnet18' if args.device == 'cuda' else 'targets']
     args.what = args.what or list(operators.GROUPS)
     args.threads = args.threads or [1]
-    if args.models == []:
-        args.models = list(networks.BENCHMARKS)
+    if args.models is not None:
+        known = throughput.NETWORKS if args.device == 'cuda' else \
+            networks.BENCHMARKS
+        args.models = args.models or list(known)
+        for name in args.models:
+            if name not in known:
+                parser.error(f'--models {name}: with --device {args.device} '
+                             f'there are {", ".join(known)}')
     for name in ('batch', 'rounds'):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             parser.error(f'--{name} must be at least 1')
@@ -79,11 +91,14 @@ def parse_args():
 
 def refuse_without_effect(parser, args):
     """End with a sentence if an option that is given would be ignored."""
-    case = ('with --device cuda' if args.device == 'cuda' else
-            'without --models' if args.models is None else 'with --models')
-    for name in WITHOUT_EFFECT[case]:
-        if getattr(args, name) not in (None, False):
-            parser.error(f'--{name.replace("_", "-")} has no effect {case}')
+    cases = [
+        'without --models' if args.models is None else 'with --models',
+        'with --device cuda' if args.device == 'cuda' else 'on a CPU']
+    for case in reversed(cases):
+        for name in WITHOUT_EFFECT[case]:
+            if getattr(args, name) not in (None, False):
+                parser.error(
+                    f'--{name.replace("_", "-")} has no effect {case}')
 
 
 def processor():
@@ -169,29 +184,39 @@ def run_models(args):
 
 
 def run_cuda(args):
+    device = 'cpu' if args.rehearse else 'cuda'
+    if args.rehearse:
+        torch.set_num_threads(1)  # all is too small for more
+    if args.models:
+        MMLogger.get_current_instance().setLevel('WARNING')
+        return throughput.measure(
+            args.models, args.rounds, device, args.rehearse)
     layers = [layer for name in args.layers
               for layer in distinct_layers(name, args.batch)]
-    return cuda.measure(layers, args.rounds)
+    if args.rehearse:
+        layers = [layer._replace(batch=1, size=(5, 7)) for layer in layers]
+    return cuda.measure(
+        layers, args.rounds, device, not args.no_sanitizer)
 
 
 def show(lines):
     print(*lines, sep='\n', flush=True)
 
 
-def describe(device):
+def describe(args):
     """What the figures depend on: {name: version or model}."""
     machine = dict(processor=processor(), torch=torch.__version__,
                    mmadder=mmadder.__version__)
-    if device == 'cuda':
-        cuda.require_gpu()
-        machine.update(gpu=torch.cuda.get_device_name(),
-                       cuDNN=torch.backends.cudnn.version())
+    if args.rehearse:
+        machine.update(rehearsal='on the CPU, the figures mean nothing')
+    elif args.device == 'cuda':
+        machine.update(cuda.describe_gpu())
     return machine
 
 
 def main():
     args = parse_args()
-    machine = describe(args.device)
+    machine = describe(args)
     print(', '.join(f'{key} {value}' for key, value in machine.items()))
     run = (run_cuda if args.device == 'cuda' else
            run_models if args.models else run_operators)
@@ -206,10 +231,18 @@ if __name__ == '__main__':
         os.execve(sys.executable, [sys.executable, *sys.argv],
                   dict(os.environ, **MALLOC))
     import torch
+    from mmengine.logging import MMLogger
 
     import mmadder
     from mmadder import cli
-    from mmadder.benchmark import cuda, networks, operators, summary, timing
+    from mmadder.benchmark import (
+        cuda,
+        networks,
+        operators,
+        summary,
+        throughput,
+        timing,
+    )
     from mmadder.benchmark.shapes import SHAPE_SETS, distinct_layers
     from mmadder.files import write_json
     with cli.short_messages('Interrupted.'):

@@ -46,6 +46,21 @@ def require_gpu() -> None:
             '--device cuda: torch finds no GPU on this machine')
 
 
+def describe_gpu() -> dict[str, str | int]:
+    """Card, its driver, CUDA and cuDNN: what figures depend on.
+
+    Raises:
+        InputError: see :func:`require_gpu`.
+    """
+    require_gpu()
+    driver = subprocess.run(
+        ['nvidia-smi', '--query-gpu=driver_version', '--format=csv,noheader'],
+        capture_output=True, text=True).stdout.split()
+    return dict(
+        gpu=torch.cuda.get_device_name(), driver=driver[0] if driver else '?',
+        cuda=torch.version.cuda, cuDNN=torch.backends.cudnn.version())
+
+
 # ------------------------------------------------------------ correctness --
 
 
@@ -175,32 +190,45 @@ def calls(problem: Problem, makers: dict[str, Callable] = MAKERS,
             for name, y in outputs.items()})
 
 
-def measure(layers: Sequence[Layer], rounds: int) -> dict:
+def measure(layers: Sequence[Layer], rounds: int, device: str = 'cuda',
+            sanitized: bool = True) -> dict:
     """Check, then time layers, and print both; :func:`require_gpu` before.
 
+    Args:
+        layers: what is timed.
+        rounds: of :func:`mmadder.benchmark.timing.median_times`.
+        device: 'cpu' rehearses all but compute-sanitizer and the naive
+            kernel.
+        sanitized: False leaves compute-sanitizer out.
     Returns:
         {'without TF32', 'with TF32': {direction: {layer: {candidate:
         seconds}}}}, layers by name. TF32 is that of conv2d.
     Raises:
         RuntimeError: a result is wrong.
     """
-    check()
-    sanitize()
+    on_gpu = device == 'cuda'
+    check(PLACES if on_gpu else [place for place in PLACES
+                                 if place[0] == device])
+    if sanitized and on_gpu:
+        sanitize()
+    makers = {name: make for name, make in MAKERS.items()
+              if on_gpu or name != 'naive'}
     figures = {}
     for tf32 in (False, True):
         torch.backends.cudnn.allow_tf32 = tf32
         times = dict(forward={}, backward={})
         for layer in layers:
             for direction, candidates in calls(
-                    Problem.random(layer, 'cuda')).items():
+                    Problem.random(layer, device), makers).items():
                 times[direction][layer] = timing.median_times(
-                    candidates, rounds, synchronize=torch.cuda.synchronize)
+                    candidates, rounds,
+                    synchronize=torch.cuda.synchronize if on_gpu else None)
         what = f'with{"" if tf32 else "out"} TF32'
         print(f'\n# float32, conv2d {what}', end='')
         for direction, results in times.items():
             print(*summary.ratio_table(
                 f'{direction}: conv2d / this', results,
-                [name for name in MAKERS if name != operators.BASELINE]),
+                [name for name in makers if name != operators.BASELINE]),
                 sep='\n', flush=True)
         figures[what] = {
             direction: {str(layer): row for layer, row in results.items()}

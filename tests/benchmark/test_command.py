@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmadder.benchmark import networks, operators
+from mmadder.benchmark import networks, operators, throughput
 from mmadder.benchmark.shapes import SHAPE_SETS
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'benchmark.py'
@@ -23,7 +23,8 @@ def run(*arguments):
 def parse(monkeypatch):
     """The tool's parse_args, for a line of options."""
     tool = runpy.run_path(str(TOOL), dict(
-        networks=networks, operators=operators, SHAPE_SETS=SHAPE_SETS))
+        networks=networks, operators=operators, throughput=throughput,
+        SHAPE_SETS=SHAPE_SETS))
 
     def parse(line):
         monkeypatch.setattr(sys, 'argv', ['benchmark.py', *line.split()])
@@ -48,7 +49,11 @@ def test_operators_are_measured(tmp_path):
     ('--rounds 0', '--rounds must be at least 1'),
     ('--layers fpn --batch 0', '--batch must be at least 1'),
     ('--threads 2 0', '--threads must be at least 1'),
-    ('--device cuda --models', '--models has no effect with --device cuda'),
+    ('--device cuda --models recording', '--models recording: with --device '
+     'cuda there are resnet18, resnet20, faster-rcnn'),
+    ('--device cuda --models --batch 2', '--batch has no effect with --mode'),
+    ('--rehearse', '--rehearse has no effect on a CPU'),
+    ('--no-sanitizer --models', '--no-sanitizer has no effect on a CPU'),
     ('--device cuda --threads 2', '--threads has no effect with --device'),
     ('--device cuda --memory', '--memory has no effect with --device cuda'),
     ('--device cuda --what forward', '--what has no effect with --device'),
@@ -68,6 +73,7 @@ def test_defaults(parse):
     assert args.what == list(operators.GROUPS)
     assert parse('--device cuda').layers == ['resnet18']
     assert parse('--models').models == list(networks.BENCHMARKS)
+    assert parse('--device cuda --models').models == list(throughput.NETWORKS)
     assert parse('--models recording --no-compile --memory').no_compile
 
 

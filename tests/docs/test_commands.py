@@ -43,8 +43,9 @@ LISTED = [
      'test_slurm.py run the scripts'),
     (r'docs/speed.md|CONTRIBUTING', 'python tools/benchmark.py',
      'minutes on a quiet machine; tests/benchmark runs it on less'),
-    (r'docs/cuda.md', 'python tools/benchmark.py --device cuda',
-     'needs a GPU; tests/benchmark runs it up to that'),
+    (r'docs/cuda.md', 'python tools/benchmark.py --device cuda|make test-gpu|'
+     'python tools/test_gpu.py', 'needs a GPU; tests/tools/test_test_gpu.py '
+     'rehearses it'),
     (r'docs/cuda.md', 'python -m pytest', 'these tests themselves'),
     (r'docs/(cuda|scaling).md', 'python tools/analysis/report_sass.py',
      'needs a build with CUDA; tests/cuda reads the same figures'),
@@ -79,6 +80,10 @@ def test_command_is_understood(command, monkeypatch, capsys):
     program, *rest = command.words
     if program == 'make':
         for target in rest:
+            if re.fullmatch(r'[A-Z_]+=\S+', target):
+                name, _ = target.split('=')
+                assert f'$({name})' in (ROOT / 'Makefile').read_text()
+                continue
             assert re.search(rf'^{target}:', (ROOT / 'Makefile').read_text(),
                              re.M)
         return
@@ -110,11 +115,11 @@ def understand(script, arguments, monkeypatch):
         script = script.with_name(SCRIPTS[script.name])
     monkeypatch.setattr(sys, 'argv', [str(script), *arguments])
     if script.name == 'benchmark.py':
-        from mmadder.benchmark import cuda, networks, operators
+        from mmadder.benchmark import cuda, networks, operators, throughput
         from mmadder.benchmark.shapes import SHAPE_SETS
         namespace = runpy.run_path(str(script), dict(
             cuda=cuda, networks=networks, operators=operators,
-            SHAPE_SETS=SHAPE_SETS))
+            throughput=throughput, SHAPE_SETS=SHAPE_SETS))
     else:
         namespace = runpy.run_path(str(script))
     namespace['parse_args']()
