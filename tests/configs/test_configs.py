@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmdet.models import FPN
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.config import Config
@@ -271,7 +272,7 @@ def test_imagenet_variants_differ_in_their_layers_only(depth):
 def test_detectors_have_27_adders_or_twins(name):
     model = build_model(load(name))
     assert type(model.backbone) is AdderResNet
-    assert type(model.neck) is AdderFPN
+    assert type(model.neck) is (FPN if 'mmdet-fpn' in name else AdderFPN)
     layers = [m for part in (model.backbone, model.neck)
               for m in part.modules() if is_adder_or_conv(m)]
     adders = [m for m in model.modules() if isinstance(m, AdderConv2d)]
