@@ -1,9 +1,13 @@
 """ONNX files behind MMDetection's and MMPretrain's evaluators."""
 import json
+import re
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from mmdet.structures import DetDataSample
@@ -16,6 +20,7 @@ from mmadder.models import build_model
 pytest.importorskip('onnxruntime')
 from onnx_tools import write_file
 
+PAGE = Path(__file__).parents[2] / 'docs' / 'export.md'
 TEST = str(Path(__file__).parents[2] / 'tools' / 'test.py')
 
 
@@ -35,6 +40,35 @@ def test_the_evaluator_says_the_same(boxes_file, detector, digits,
                     for name in ('onnx', 'torch'))
     assert onnx['pascal_voc/mAP'] == pytest.approx(
         torch_['pascal_voc/mAP'], abs=.001)
+
+
+def test_the_documented_lines(boxes_file, digits, monkeypatch, tmp_path,
+                              capsys):
+    """They find what the evaluator is given."""
+    out, cfg = boxes_file
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(out, 'model.onnx')
+    picture = cv2.imread(next((digits / 'VOC2007/JPEGImages').glob(
+        'test_*.jpg')).as_posix())
+    # As the config does it: 80x80, and padded by its mean, which is zero.
+    picture = cv2.resize(picture, (80, 80))
+    mean = np.float32(cfg.model.data_preprocessor.mean)[::-1].round()
+    padded = np.full((96, 96, 3), mean, np.uint8)
+    padded[:80, :80] = picture
+    cv2.imwrite('picture.png', padded)
+    code, = re.findall(r'```python\n(.*?)```', PAGE.read_text(), re.S)
+    exec(code.replace('.3:', '.01:'), {})
+    lines = capsys.readouterr().out.splitlines()
+    predictor = OnnxPredictor(build_model(cfg), out)
+    sample = DetDataSample(metainfo=dict(
+        img_shape=(96, 96), scale_factor=(1., 1.)))
+    found = predictor.test_step(dict(inputs=[torch.from_numpy(
+        padded.transpose(2, 0, 1).copy())], data_samples=[sample]))[0]
+    scores = found.pred_instances.scores
+    assert len(lines) == (scores > .01).sum() > 0
+    assert [float(line.split()[1]) for line in lines] == pytest.approx(
+        scores[:len(lines)].tolist(), abs=1e-4)
+    assert all(line[0] in '0123456789' for line in lines)
 
 
 def test_files_of_another_kind(boxes_file, crops, tmp_path):
