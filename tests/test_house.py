@@ -14,7 +14,7 @@ LAYERS = (
     'version', 'errors', 'dependencies', 'text', 'files', 'config_nodes',
     'ops', 'layers', 'statistics', 'checkpoints', 'models', 'datasets',
     'evaluation', 'engine', 'inference', 'cli', 'reporting', 'runs',
-    'analysis', 'robustness', 'benchmark')
+    'analysis', 'robustness', 'benchmark', 'export')
 ENTRANCES = ('__init__', '__main__')  # of the house: import what they like
 # By design an operator and its layer have one name.
 SHARED_NAMES = {'__init__', 'adder_conv2d'}

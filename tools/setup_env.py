@@ -294,7 +294,8 @@ def run_all(venv: Path) -> None:
         lambda: setup.pip('extension', 'install', '-v', '--no-deps',
                           '--no-build-isolation', '-e', ROOT))
     # Last: a step that changes lets all behind it run again.
-    setup.step('lint', 0.1, [texts['lint']], install('lint'))
+    for name in ('export', 'lint'):
+        setup.step(name, 0.1, [texts[name]], install(name))
 
 
 def main():

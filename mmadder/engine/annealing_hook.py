@@ -51,13 +51,8 @@ class AnnealingHook(Hook):
         self._trains = False
 
     def before_run(self, runner):
-        layers = find_adders(runner.model)
-        if not layers:
-            raise InputError(
-                'AnnealingHook: the model has no AdderConv2d that could be '
-                "led to; set conv_cfg=dict(type='AdderConv2d', ...) or remove "
-                'the hook')
-        for layer in layers.values():
+        # A fused, quantized or exported model that is tested has none.
+        for layer in find_adders(runner.model).values():
             layer.center_convolution = self.center_convolution
             layer.scale_gradient = self.scale_gradient
             # A buffer for checkpoints, before the averages are made. A test
@@ -65,6 +60,11 @@ class AnnealingHook(Hook):
             layer.set_adder_fraction(layer.adder_fraction)
 
     def before_train(self, runner):
+        if not find_adders(runner.model):
+            raise InputError(
+                'AnnealingHook: the model has no AdderConv2d that could be '
+                "led to; set conv_cfg=dict(type='AdderConv2d', ...) or remove "
+                'the hook')
         self._trains = True
         begin, end = (int(part * runner.max_iters)
                       for part in (self.start, self.end))

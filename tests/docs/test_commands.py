@@ -38,6 +38,8 @@ LISTED = [
      '', 'needs data sets that are not shipped, hours, or several GPUs'),
     (r'configs/digits/README.md', '', 'trains for minutes; what the '
      'quickstart runs'),
+    (r'docs/export.md', 'python tools/', 'tests/export runs it small, and '
+     'needs optional packages'),
     (r'docs/scaling.md|docs/training.md', 'bash tools/dist|NNODES=|GPUS=',
      'several machines or GPUs; tests/tools/test_dist_train.py and '
      'test_slurm.py run the scripts'),

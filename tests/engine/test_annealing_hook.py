@@ -1,5 +1,6 @@
 """From convolution to adder in MMEngine's runner."""
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 
 from mmadder.engine import AnnealingHook
 from mmadder.errors import InputError
+from mmadder.inference import fuse_adder_bn
 from mmadder.layers import AdderConv2d, adder_fraction
 from mmadder.runs.comparison import compare
 from mmadder.runs.losses import read_curves, summarize
@@ -199,6 +201,11 @@ def test_a_model_without_adders(tmp_path):
     model.conv = nn.Conv2d(3, 4, 3)
     with pytest.raises(InputError, match='no AdderConv2d that could be led'):
         run(tmp_path, model=model)
+
+
+def test_a_test_of_a_model_whose_adders_are_fused():
+    model = fuse_adder_bn(nn.Sequential(AdderConv2d(3, 4, 3)).eval())
+    AnnealingHook(0, .5).before_run(SimpleNamespace(model=model))
 
 
 @pytest.mark.parametrize('start, end', [(-.1, 1), (.6, .5), (0, 1.1)])

@@ -1,0 +1,50 @@
+"""Exported once for all tests, as that takes many seconds."""
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from settled_norms import fit_norms
+
+from mmadder.cli import load_config
+from mmadder.export import export_onnx
+from mmadder.models import build_model
+
+ROOT = Path(__file__).parents[2]
+CROPS = ROOT / 'configs/digits/ann-awn-centered-resnet18_1xb32-5e_digits.py'
+SMALL = f'''
+_base_ = {str(CROPS)!r}
+model = dict(backbone=dict(stem_channels=8, base_channels=8),
+             head=dict(in_channels=64))
+loader = dict(num_workers=0, persistent_workers=False, pin_memory=False,
+              batch_size=4)
+test_dataloader = loader
+'''
+
+
+@pytest.fixture(scope='session')
+def crops(digits, tmp_path_factory):
+    """(config, file, checkpoint) of a small classifier of digits."""
+    folder = tmp_path_factory.mktemp('crops')
+    path = folder / 'small.py'
+    path.write_text(SMALL)
+    cfg = Config.fromfile(path)
+    cfg.test_dataloader.dataset.data_root = str(digits)
+    torch.manual_seed(0)
+    model = fit_norms(build_model(cfg), torch.randn(32, 3, 64, 64))
+    checkpoint = folder / 'small.pth'
+    torch.save(dict(state_dict=model.state_dict(), meta=dict(
+        dataset_meta=dict(classes=tuple('0123456789')))), checkpoint)
+    return copy.deepcopy(cfg), path, str(checkpoint)
+
+
+@pytest.fixture(scope='session')
+def boxes_file(detector, digits, tmp_path_factory):
+    """(file, config) of the tiny Faster R-CNN, end to end."""
+    folder = detector[0]
+    cfg = load_config(str(folder / 'tiny.py'), ('test_dataloader', ),
+                      data_root=str(digits))
+    out = tmp_path_factory.mktemp('onnx') / 'boxes.onnx'
+    export_onnx(cfg, str(folder / 'tiny.pth'), out, pictures=2)
+    return out, cfg
