@@ -266,12 +266,16 @@ def _require_two_stages(model):
             model.roi_head.bbox_roi_extractor, SingleRoIExtractor)
     for name, (part, known) in parts.items():
         methods = [method for method in (
-            'predict', 'predict_bbox', '_predict_by_feat_single',
-            'map_roi_levels') if hasattr(known, method)]
+            'predict', 'predict_bbox', '_bbox_forward',
+            '_predict_by_feat_single', 'map_roi_levels')
+            if hasattr(known, method)]
         if not isinstance(part, known) or any(
                 getattr(type(part), method) is not getattr(known, method)
                 for method in methods):
             raise InputError(_unknown(name, part))
+    if model.roi_head.bbox_head.custom_cls_channels:
+        raise InputError(_unknown('model.roi_head.bbox_head.loss_cls',
+                                  model.roi_head.bbox_head.loss_cls))
     if model.roi_head.with_mask:
         raise InputError(_unknown('model.roi_head.mask_head',
                                   model.roi_head.mask_head))

@@ -135,6 +135,15 @@ def test_others_are_refused(name, part):
         detector_network(build_model(cfg))
 
 
+def test_a_roi_head_with_another_forward(detector):
+    cfg = detector[1].copy()
+    cfg.model.roi_head.update(type='DoubleHeadRoIHead',
+                              reg_roi_scale_factor=1.3)
+    with pytest.raises(InputError, match=(
+            r'how model\.roi_head \(DoubleHeadRoIHead\) makes boxes')):
+        detector_network(build_model(cfg))
+
+
 def test_another_suppression():
     model = single_stage(RETINANET)
     model.bbox_head.test_cfg.nms.type = 'soft_nms'
