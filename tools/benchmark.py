@@ -3,8 +3,9 @@
 Operators (the default) on the layers of a network, or whole models; with
 --device cuda on a GPU, where operators are checked first. All candidates run
 in turn, round by round, in one process that keeps its freed memory; the tables
-give medians and ratios, which drift less than times do. faiss is a peer where
-it is installed.
+give medians and ratios, which drift less than times do. faiss, and for whole
+models ONNX Runtime, OpenVINO and NNCF, are peers where they are installed
+(requirements/peers.txt).
 
 Examples:
     python tools/benchmark.py                     # what the targets speak of
@@ -176,10 +177,12 @@ def run_models(args):
                 times = timing.median_times(calls, args.rounds)
                 memory = {variant: timing.peak_memory(call) for variant, call
                           in calls.items()} if args.memory else {}
+                errors = (benchmark.errors(calls)
+                          if hasattr(benchmark, 'errors') else {})
                 print(f'\n# {threads} thread(s)', end='')
-                show(summary.model_table(benchmark, times, memory))
+                show(summary.model_table(benchmark, times, memory, errors))
                 figures[f'{benchmark.title}, {threads} thread(s)'] = dict(
-                    seconds=times, peak_bytes=memory)
+                    seconds=times, peak_bytes=memory, errors=errors)
     return figures
 
 

@@ -22,9 +22,11 @@ from torch import nn
 
 from mmadder.__main__ import config_folder
 from mmadder.engine import StatisticsHook
-from mmadder.inference import fuse_adder_bn, quantize
+from mmadder.inference import fuse_adder_bn, make_plan, quantize
 from mmadder.models.build import build_model
 from mmadder.statistics import reestimate_statistics
+
+from .peers import peers
 
 ANN = dict(type='AdderConv2d')
 ANN_AWN = dict(type='AdderConv2d', weight_norm='AWN')
@@ -53,6 +55,8 @@ class Inference(abc.ABC):
             'ANN-AWN': lambda: self.call(self.model(ANN_AWN)),
             'ANN-AWN, fused': lambda: self.call(
                 fuse_adder_bn(self.model(ANN_AWN))),
+            'ANN-AWN, planned': lambda: self.call(
+                make_plan(self.model(ANN_AWN))),
             'ANN-AWN, int8': lambda: self.call(
                 quantize(self.model(ANN_AWN), [self.data()]))}
 
@@ -69,6 +73,18 @@ class Inference(abc.ABC):
         """Return what is timed."""
 
 
+class Logits(nn.Module):
+    """A classifier as a function of one tensor, for other runtimes."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.backbone, self.neck = model.backbone, model.neck
+        self.fc = model.head.fc
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.neck(self.backbone(x))[-1])
+
+
 class ResNet18(Inference):
     """ResNet-18 on `batch` 224x224 images."""
 
@@ -78,8 +94,13 @@ class ResNet18(Inference):
             f'ResNet-18 inference, batch {batch}, 224x224', **{
                 'channels_last': lambda: self.call(
                     self.model(None), torch.channels_last),
+                'channels_last, BN folded': lambda: self.call(
+                    fuse_conv_bn(self.model(None)), torch.channels_last),
                 'torch.compile': lambda: self.call(
-                    torch.compile(self.model(None)))})
+                    torch.compile(self.model(None))),
+                **{name: lambda make=make: make(
+                    Logits(self.model(None)), self.images())
+                   for name, make in peers().items()}})
 
     def images(self) -> torch.Tensor:
         """Return the batch as the model takes it."""
@@ -112,6 +133,20 @@ class ResNet18(Inference):
             with torch.no_grad():
                 return model(images, mode='tensor')
         return run
+
+    def errors(self, calls: dict[str, Callable]) -> dict[str, float]:
+        """Largest error of each variant, relative to the largest logit.
+
+        Of convolutions against the first variant, of adders against the
+        first one of theirs.
+        """
+        logits = {name: call() for name, call in calls.items()}
+        found = {}
+        for name, actual in logits.items():
+            expected = logits[name.partition(',')[0]]
+            found[name] = ((actual - expected).abs().max()
+                           / expected.abs().max()).item()
+        return found
 
 
 class FasterRCNN(Inference):

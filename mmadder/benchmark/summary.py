@@ -141,22 +141,27 @@ def memory_table(memory: dict[Layer, dict[str, int]]) -> list[str]:
 
 
 def model_table(benchmark: Any, times: dict[str, float],
-                memory: dict[str, int]) -> list[str]:
+                memory: dict[str, int],
+                errors: dict[str, float] | None = None) -> list[str]:
     """Lines: milliseconds, and time in units of the baseline's.
 
     Args:
         benchmark: one of :mod:`.networks`.
         times: seconds by variant.
         memory: bytes by variant; may be empty.
+        errors: of the logits by variant, relative.
     """
     unit = f'/ {benchmark.baseline}'
     lines = ['', f'{benchmark.title:54}{"ms":>10}{unit:>12}' +
+             (f'{"error":>10}' if errors else '') +
              (f'{"MiB":>10}' if memory else '')]
     for name in benchmark.variants:
         if name not in times:
             continue
         line = (f'  {name:52}{1e3 * times[name]:10.1f}'
                 f'{times[name] / times[benchmark.baseline]:12.2f}')
+        if errors:
+            line += f'{errors[name]:10.0e}'
         if name in memory:
             line += f'{memory[name] / 2**20:10.0f}'
         lines.append(line)

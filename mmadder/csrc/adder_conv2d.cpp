@@ -18,7 +18,9 @@ TORCH_LIBRARY(mmadder, m) {
   // Inference: weights in the order of the kernels, and
   // relu((adder_conv2d - mean) * scale + bias + residual), of the centered
   // adder_conv2d with center.
-  m.def("adder_conv2d_pack_weight(Tensor weight, int groups) -> Tensor");
+  m.def(
+      "adder_conv2d_pack_weight(Tensor weight, int groups, "
+      "bool shifted=True) -> Tensor");
   m.def(
       "adder_conv2d_fused(Tensor input, Tensor weight, Tensor packed_weight, "
       "Tensor mean, Tensor scale, Tensor bias, Tensor? residual, bool relu, "

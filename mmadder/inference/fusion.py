@@ -63,12 +63,7 @@ def fuse_adder_bn(model: nn.Module) -> nn.Module:
         >>> model = AdderResNet(18).eval()
         >>> features, = fuse_adder_bn(model)(torch.rand(1, 3, 64, 64))
     """
-    for name, module in model.named_modules(prefix='model'):
-        if module.training:
-            raise InputError(
-                f'fuse_adder_bn: {name} ({type(module).__name__}) is in '
-                'training mode, in which norms use the batch; call '
-                'model.eval() first')
+    require_eval(model, 'fuse_adder_bn')
     if not find_adders(model):
         raise InputError(f'fuse_adder_bn: model ({type(model).__name__}) has '
                          'no AdderConv2d, or was fused before')
@@ -218,19 +213,29 @@ def _epilogue(conv, norm):
     return mean, scale, bias
 
 
-def _is_plain(module):
+def require_eval(model: nn.Module, function: str) -> None:
+    """Raise InputError if a module is in training mode."""
+    for name, module in model.named_modules(prefix='model'):
+        if module.training:
+            raise InputError(
+                f'{function}: {name} ({type(module).__name__}) is in '
+                'training mode, in which norms use the batch; call '
+                'model.eval() first')
+
+
+def is_plain(module):
     """Whether its class says all that a module computes."""
     return not (module._forward_hooks or module._forward_pre_hooks
                 or 'forward' in vars(module))
 
 
 def _computes_as(module, *kinds):
-    return _is_plain(module) and type(module).forward in [
+    return is_plain(module) and type(module).forward in [
         kind.forward for kind in kinds]
 
 
 def _is_fusable(conv, norm):
-    return (type(conv) is AdderConv2d and _is_plain(conv)
+    return (type(conv) is AdderConv2d and is_plain(conv)
             and _computes_as(norm, _BatchNorm, nn.SyncBatchNorm)
             and norm.running_mean is not None)
 
@@ -256,7 +261,7 @@ def _fused(module):
 
 def _replacement(module):
     """Return what a module becomes as a whole, or None."""
-    if not _is_plain(module):
+    if not is_plain(module):
         return None
     if type(module) is AdderConv2d:
         return FusedAdderConv2d(module)

@@ -3,6 +3,10 @@
 A distance of codes is a distance of values only if both have one scale, so
 each layer's input and weight share it: value = scale * (code - zero_point).
 Sums of \\|x - w\\| are then exact integers (32 bits), times the scale.
+
+Inputs alone set the range. Where a weight lies beyond the coded range, to
+which inputs are clipped, \\|x - w\\| = \\|x - edge\\| + \\|edge - w\\|: the
+second term is a constant of the filter, and nothing is lost.
 """
 from collections.abc import Iterable
 
@@ -24,12 +28,13 @@ class QuantizedAdderConv2d(FusedAdderConv2d):
 
     Elsewhere it computes the same distances in float. Buffers: ``weight``
     uint8, ``code_scale`` and ``zero_point`` of input and weight alike, and
-    the fused epilogue in float32.
+    the fused epilogue in float32, whose ``mean`` makes up for weights beyond
+    the range.
 
     Args:
         layer: float layer.
-        low, high: range of values that codes are for; what lies beyond is
-            clipped.
+        low, high: range of values that codes are for, around zero; inputs
+            beyond it are clipped.
     """
 
     def __init__(self, layer: FusedAdderConv2d, low: float, high: float):
@@ -47,6 +52,7 @@ class QuantizedAdderConv2d(FusedAdderConv2d):
         self.register_buffer('weight', self.to_codes(layer.weight))
         for name in ('mean', 'scale', 'bias'):
             self.register_buffer(name, getattr(layer, name).clone())
+        self.mean += self._excess(layer.weight).to(self.mean)
         self.training = False
 
     def to_codes(self, values: Tensor) -> Tensor:
@@ -54,6 +60,17 @@ class QuantizedAdderConv2d(FusedAdderConv2d):
         scale, zero_point = self._numbers
         codes = (values.float() * (1 / scale)).round() + zero_point
         return codes.clamp(0, CODES).to(torch.uint8)
+
+    def _excess(self, weight):
+        """How much farther each filter is than its codes, (C_out,)."""
+        scale, zero_point = self._numbers
+        edges = scale * -zero_point, scale * (CODES - zero_point)
+        weight = weight.double()
+        excess = (weight - weight.clamp(*edges)).abs().sum((1, 2, 3))
+        if self.center:
+            groups = excess.view(self.geometry[-1], -1)
+            excess = (groups - groups.mean(1, keepdim=True)).flatten()
+        return excess
 
     def forward(self, input: Tensor,
                 residual: Tensor | None = None) -> Tensor:
@@ -127,8 +144,9 @@ def quantize(model: nn.Module, loader: Iterable, batches: int | None = None,
     The copy is fused (:func:`mmadder.inference.fuse_adder_bn`), then runs
     over the loader in float while each adder records its inputs, and each
     adder gets the range of codes with the smallest mean squared error of
-    input and weight together. Stem, classifier and detection heads stay in
-    float. It gives predictions as ``model`` does.
+    input and weight together; weights beyond it cost nothing. Stem,
+    classifier and detection heads stay in float. It gives predictions as
+    ``model`` does.
 
     Args:
         model: a classifier or detector in evaluation mode, not fused.
@@ -210,22 +228,23 @@ def _observe(model, layers, loader, batches, progress):
 def _best_range(observer, weight):
     """The range with the smallest error of input and weight together.
 
-    Candidates shrink the whole range towards zero, which stays inside, as it
-    is the padding. Both errors are means, so that each side counts the same.
+    Candidates shrink the inputs' whole range towards zero, which stays
+    inside, as it is the padding. Clipping counts as an error of inputs, but
+    not of weights. Both errors are means, so that each side counts the same.
     """
     weights = weight.flatten().float().cpu()
     if observer.low is None:  # the layer never ran
         observer.add(weights)
     inputs, share = observer.centres(), observer.counts
     share = share / share.sum()
-    low = min(observer.low, weights.min().item(), 0.)
-    high = max(observer.high, weights.max().item(), 0.)
+    low, high = min(observer.low, 0.), max(observer.high, 0.)
     best, best_error = (low, high), float('inf')
     for step in range(CANDIDATES):
         factor = 1 - step / (CANDIDATES + 1)
         for bounds in ((low * factor, high * factor), (low, high * factor)):
+            inside = weights.clamp(*bounds)
             error = ((_rounding_error(inputs, *bounds) * share).sum()
-                     + _rounding_error(weights, *bounds).mean()).item()
+                     + _rounding_error(inside, *bounds).mean()).item()
             if error < best_error:
                 best, best_error = bounds, error
     return best

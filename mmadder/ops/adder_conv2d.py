@@ -1,4 +1,6 @@
 """The adder convolution: public function, fake kernels and autograd."""
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
@@ -144,20 +146,20 @@ def _check(input: Tensor, weight: Tensor, bias: Tensor | None, mode: str,
 
 
 def output_size(
-        input: Tensor, weight: Tensor, stride: tuple[int, int],
-        padding: tuple[int, int], dilation: tuple[int, int]
+        input: Sequence[int], weight: Sequence[int], stride: Sequence[int],
+        padding: Sequence[int], dilation: Sequence[int]
 ) -> tuple[int, int, int, int]:
-    """(N, C_out, H_out, W_out); the geometry in pairs (h, w)."""
+    """(N, C_out, H_out, W_out) of two sizes; the geometry in pairs (h, w)."""
     size = [(extent + 2 * p - d * (kernel - 1) - 1) // s + 1
             for extent, kernel, s, p, d in zip(
-                input.shape[2:], weight.shape[2:], stride, padding, dilation)]
-    return (input.shape[0], weight.shape[0], *size)
+                input[2:], weight[2:], stride, padding, dilation)]
+    return (input[0], weight[0], *size)
 
 
 def _fake_forward(input, weight, stride, padding, dilation, groups, mode,
                   input_gradient, center=False):
     return input.new_empty(
-        output_size(input, weight, stride, padding, dilation))
+        output_size(input.shape, weight.shape, stride, padding, dilation))
 
 
 def _fake_input_grad(grad_output, input, weight, stride, padding, dilation,

@@ -11,6 +11,7 @@ import torch
 # left behind, built for one Python only.
 BINARY = Path(__file__).parents[1] / '_C.abi3.so'
 NEWEST_OPERATOR = 'adder_conv2d_int8'
+NEWEST_CLASS = 'Plan'
 _BUILD = ('build it in the source folder with '
           '`pip install -e . --no-build-isolation` '
           '(needs a C++17 compiler and the torch that will run it)')
@@ -24,9 +25,17 @@ def _load() -> str | None:
         torch.ops.load_library(BINARY)
     except OSError as error:  # compiled for another torch or machine
         return str(error)
-    if not hasattr(torch.ops.mmadder, NEWEST_OPERATOR):
+    if not _has_newest():
         return f'mmadder/{BINARY.name} was compiled from older sources'
     return None
+
+
+def _has_newest():
+    try:
+        getattr(torch.classes.mmadder, NEWEST_CLASS)
+    except RuntimeError:
+        return False
+    return hasattr(torch.ops.mmadder, NEWEST_OPERATOR)
 
 
 _missing = _load()

@@ -17,18 +17,22 @@ from .adder_conv2d import output_size
 from .extension import is_built
 
 
-def pack_weight(weight: Tensor, groups: int = 1) -> Tensor:
+def pack_weight(weight: Tensor, groups: int = 1,
+                shifted: bool = True) -> Tensor:
     """Lay a weight out as this processor's kernels read it.
 
     Args:
         weight (Tensor): (C_out, C_in / groups, K_h, K_w), on the CPU:
             float32, or uint8 codes.
         groups (int): of the convolution.
+        shifted (bool): less what the weights of an input channel have in
+            common, as ``adder_conv2d_fused`` takes them; a plan does not.
 
     Returns:
         Tensor: one axis, weight's dtype; of use to this process only.
     """
-    return torch.ops.mmadder.adder_conv2d_pack_weight(weight, groups)
+    return torch.ops.mmadder.adder_conv2d_pack_weight(
+        weight, groups, shifted)
 
 
 def _fake_fused(input, weight, packed_weight, mean, scale, bias, residual,
@@ -44,7 +48,7 @@ def _fake_int8(input, weight, packed_weight, code_scale, zero_point, mean,
 
 def _fake_output(input, weight, mean, stride, padding, dilation):
     return mean.new_empty(
-        output_size(input, weight, stride, padding, dilation))
+        output_size(input.shape, weight.shape, stride, padding, dilation))
 
 
 if is_built():

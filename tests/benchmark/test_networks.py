@@ -53,6 +53,32 @@ def test_torch_compile_can_be_left_out():
     assert list(networks.calls(benchmark, compiled=False)) == names
 
 
+def test_errors_are_those_of_a_family():
+    """Adders are compared with adders, convolutions with convolutions."""
+    logits = {'CNN': [4., 2.], 'CNN, b': [4., 3.], 'CNN, x, y': [4., 2.],
+              'ANN-AWN': [1., -10.], 'ANN-AWN, fused': [1.5, -10.]}
+    calls = {name: lambda value=value: torch.tensor(value)
+             for name, value in logits.items()}
+    errors = networks.ResNet18(1).errors(calls)
+    assert errors == pytest.approx({
+        'CNN': 0, 'CNN, b': .25, 'CNN, x, y': 0, 'ANN-AWN': 0,
+        'ANN-AWN, fused': .05})
+    benchmark = networks.ResNet18(1)
+    times = dict.fromkeys(benchmark.variants, 1.)
+    lines = summary.model_table(
+        benchmark, times, {}, dict.fromkeys(times, .02))
+    assert lines[1].split()[-1] == 'error' and lines[2].endswith('2e-02')
+
+
+def test_peers_take_the_network():
+    """What they convert gives the logits that the model gives."""
+    benchmark = networks.ResNet18(1)
+    model = benchmark.model(None)
+    x = benchmark.images()[:, :, :64, :64]
+    with torch.no_grad():
+        assert torch.equal(networks.Logits(model)(x), model(x, mode='tensor'))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('name', networks.BENCHMARKS)
 def test_every_variant_runs(name):

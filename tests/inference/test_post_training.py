@@ -41,13 +41,17 @@ class OneLayer(nn.Module):
 
 
 @pytest.mark.parametrize('center', [False, True])
+@pytest.mark.parametrize('widest', [3, 30])
 @pytest.mark.parametrize('bounds', [(0, 4), (-3, 3), (5, 9)])
-def test_error_of_a_layer_is_within_its_bound(bounds, center):
-    """Each term is off by a step at most: half of x's and half of w's."""
+def test_error_of_a_layer_is_within_its_bound(bounds, widest, center):
+    """Each term is off by a step at most: half of x's and half of w's.
+
+    However far the weights are, for the inputs alone set the step.
+    """
     torch.manual_seed(0)
     model = OneLayer(bounds, center).eval()
     with torch.no_grad():
-        model.layer[0].weight.clamp_(-3, 3)
+        model.layer[0].weight.mul_(widest / 3).clamp_(-widest, widest)
     quantized = quantize(model, [model.batch(0), model.batch(1)],
                          progress=False)
     layer, = (m for m in quantized.modules()
@@ -56,9 +60,30 @@ def test_error_of_a_layer_is_within_its_bound(bounds, center):
     with torch.no_grad():
         error = (quantized(x) - model(x)).abs().max()
     scale = layer.code_scale.item()
-    assert 5.5 / 255 < scale < 12.5 / 255
+    span = max(bounds[1], 0) - min(bounds[0], 0)
+    assert 0.8 * span / 255 < scale < 1.001 * span / 255
     assert 0 < error <= 54 * scale
     assert error < 0.25 * 54 * scale  # typically, errors cancel
+
+
+@pytest.mark.parametrize('center', [False, True])
+def test_weights_beyond_the_range_lose_nothing(center):
+    """Inputs that are codes, weights that are far: no error but float32's."""
+    torch.manual_seed(0)
+    model = OneLayer((0, 4), center).eval()
+    layer = model.layer[0]
+    with torch.no_grad():
+        layer.weight.copy_(torch.where(
+            torch.rand(layer.weight.shape) < .5, -7.3, 1000.1)
+            * torch.rand(layer.weight.shape).add(1))
+    fused = fuse_adder_bn(model).layer[0]
+    quantized = QuantizedAdderConv2d(fused, 0., 255 / 64)
+    x = torch.randint(0, 256, (2, 6, 8, 8)) / 64
+    with torch.no_grad():
+        expected = copy.deepcopy(model).double()(x.double())
+        error = (quantized(x) - expected).abs().max()
+    # Of sums up to 54 * 2000.
+    assert error < 54 * 2000 * 1e-6
 
 
 def test_classifier_keeps_its_features_and_predictions():

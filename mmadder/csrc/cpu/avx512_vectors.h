@@ -92,6 +92,7 @@ struct Vector {
   static type keep_nan(type a, type b) {
     return _mm512_mask_mov_ps(b, _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), a);
   }
+  static type larger(type a, type b) { return _mm512_max_ps(a, b); }
   static float sum(type a) { return _mm512_reduce_add_ps(a); }
 
   struct Broadcast {

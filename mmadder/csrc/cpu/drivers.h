@@ -29,15 +29,35 @@ Conv2dGeometry flattened(Conv2dGeometry g, const Images&... images) {
 
 enum class Mode { kAuto, kExact, kMax };
 
+// Shorter distances can be close to zero by chance, and gain little.
+constexpr int64_t kFewestTermsOfMax = 16;
+
+// Calls run(form, check) as the mode asks: kAuto takes the max form, looks at
+// every distance on its way to the output and starts again in the exact form
+// if one is too small beside its filter's sum |w - c| for the max form to
+// resolve it, or is not a number: the bounds are in packed_weight.cpp. Returns
+// whether that happened.
+template <typename Run>
+bool in_form_of(Mode mode, const Conv2dGeometry& g, const Run& run) {
+  if (mode == Mode::kAuto &&
+      g.in_channels_per_group() * g.taps() < kFewestTermsOfMax)
+    mode = Mode::kExact;
+  if (mode != Mode::kExact && run(kMax, mode == Mode::kAuto))
+    return false;
+  run(kExact, false);
+  return mode == Mode::kAuto;
+}
+
 // Weights in the order of the kernels of this processor, made once and used
-// by many calls. Of a geometry only channels, kernel and groups count.
+// by many calls, in max form. Of a geometry only channels, kernel and groups
+// count. Not shifted, they do for both forms (packed_weight.h).
 int64_t packed_weight_size(const Conv2dGeometry& geometry);  // floats
-void pack_weight(const Conv2dGeometry& geometry, Form form,
+void pack_weight(const Conv2dGeometry& geometry, bool shifted,
                  const float* weight, float* packed);
 
 // output = epilogue(-sum |input - weight|), NCHW.
-//   packed: of pack_weight in max form, or null.
-// Returns whether kAuto had to take the exact form; see forward.cpp.
+//   packed: of pack_weight, shifted, or null.
+// Returns whether kAuto had to take the exact form.
 bool adder_conv2d_f32(
     const Conv2dGeometry& geometry, Mode mode, const Images& input,
     const float* weight, const float* packed, const Epilogue& epilogue,

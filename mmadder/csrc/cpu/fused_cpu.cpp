@@ -67,7 +67,8 @@ class EpilogueTensors {
   cpu::Epilogue epilogue_;
 };
 
-at::Tensor empty_packed_weight(const at::Tensor& weight, int64_t groups) {
+at::Tensor empty_packed_weight(
+    const at::Tensor& weight, int64_t groups, bool) {
   const auto g = weight_geometry(weight, groups);
   return at::empty(
       {weight.scalar_type() == at::kByte
@@ -76,18 +77,19 @@ at::Tensor empty_packed_weight(const at::Tensor& weight, int64_t groups) {
       weight.options());
 }
 
-at::Tensor adder_conv2d_pack_weight(const at::Tensor& weight, int64_t groups) {
+at::Tensor adder_conv2d_pack_weight(
+    const at::Tensor& weight, int64_t groups, bool shifted) {
   const bool codes = weight.scalar_type() == at::kByte;
   if (!codes)
     check_floats("adder_conv2d_pack_weight", "weight", weight, weight.sizes());
   const auto g = weight_geometry(weight, groups);
-  const auto packed = empty_packed_weight(weight, groups);
+  const auto packed = empty_packed_weight(weight, groups, shifted);
   const auto w = weight.contiguous();
   if (codes)
     cpu::pack_codes(
         g, w.const_data_ptr<uint8_t>(), packed.mutable_data_ptr<uint8_t>());
   else
-    cpu::pack_weight(g, cpu::kMax, w.const_data_ptr<float>(),
+    cpu::pack_weight(g, shifted, w.const_data_ptr<float>(),
                      packed.mutable_data_ptr<float>());
   return packed;
 }

@@ -372,9 +372,10 @@ void adder_conv2d_input_grad_f32(
   const Gradient gradient{
       g,           kernels, slope,  vectors,   phases,
       grad_output, input,   packed, grad_input};
-  for_each_task<GradientWorker>(
-      g.batch, g.groups, ceil_div(packed.in_blocks(), aligned), false, g.in_h,
-      g.in_w, [&](GradientWorker& worker, Task task) {
+  std::deque<GradientWorker> workers;
+  for_each_task(
+      workers, g.batch, g.groups, ceil_div(packed.in_blocks(), aligned), false,
+      g.in_h, g.in_w, [&](GradientWorker& worker, Task task) {
         task.first_block *= aligned;
         task.last_block =
             std::min(task.last_block * aligned, packed.in_blocks());

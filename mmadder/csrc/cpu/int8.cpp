@@ -226,7 +226,7 @@ class CodeWorker {
                   g.in_w,
           channels, g.in_h, g.in_w, conv.codes, region_, packed(n));
     find_steps(
-        g, region_, blocks, kBlockBytes,
+        g, region_, blocks, region_.pixels() * kBlockBytes, kBlockBytes,
         [&](int64_t b) { return num_eights(channels, b); }, steps_);
     const bool center = conv.epilogue.center;
     const int64_t block = band.positions() * conv.weight.width();
@@ -360,9 +360,10 @@ void adder_conv2d_u8(
   packed.attach(packed_weight);
   const CodeConvolution<Input> conv{
       g, kernels, input, packed, codes, epilogue, output};
-  for_each_task<CodeWorker<Input>>(
-      g.batch, g.groups, packed.out_blocks(), epilogue.center, g.out_h,
-      g.out_w, [&](CodeWorker<Input>& worker, const Task& task) {
+  std::deque<CodeWorker<Input>> workers;
+  for_each_task(
+      workers, g.batch, g.groups, packed.out_blocks(), epilogue.center,
+      g.out_h, g.out_w, [&](CodeWorker<Input>& worker, const Task& task) {
         worker.run(conv, task);
       });
 }

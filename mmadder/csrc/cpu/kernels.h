@@ -15,6 +15,8 @@ constexpr int kQuad = 4;
 constexpr int kBlockBytes = 64;
 constexpr int kMaxTile = 16;
 constexpr int kMaxVectors = 2;
+// Of the columns from one window to the next, a kernel for each.
+constexpr int kMaxColumnStep = 2;
 
 // How a distance is summed. With max, sum |x - w| = 2 (sum max(x, w) -
 // sum x / 2 - sum w / 2): two instructions instead of three.
@@ -46,7 +48,8 @@ struct Epilogue {
 // Sums over all steps into sums[tile][vectors * lanes], or adds to them:
 //   kExact: |x - w|
 //   kMax:   max(x, w), less x_sums[position] and w_sums[lane]
-// x: first position of the tile; the next one is kBlock floats on.
+// x: first position of the tile; the next one is kBlock floats on, times the
+// column step of the kernel.
 // w: [step][4 * quads][vectors * lanes].
 using L1DistanceKernel = void (*)(
     const float* x, const Step* steps, int64_t num_steps, const float* w,
@@ -81,10 +84,26 @@ using StoreKernel = bool (*)(
 using LaneSumsKernel = void (*)(
     const float* sums, int64_t lanes, int64_t positions, double* totals);
 
-// sums[pixel] = half the sum over all blocks of packed[block][pixel][16].
+// sums[pixel] = half the sum over all blocks of packed[block][pixel][16]; the
+// next pixel is pixel_stride floats on.
 using ChannelSumsKernel = void (*)(
     const float* packed, int64_t block_stride, int64_t blocks, int64_t pixels,
-    float* sums);
+    int64_t pixel_stride, float* sums);
+
+// The store into a map in blocks: one vector of dst[position][16], and so of
+// residual; sums[position] are sums_stride apart. The epilogue's pointers are
+// those of the first lane; means and limits as of StoreKernel.
+using StoreBlockedKernel = bool (*)(
+    const float* sums, int64_t sums_stride, int64_t positions, float factor,
+    const float* means, const float* limits, const Epilogue& epilogue,
+    float* dst);
+
+// dst[position][16] = the largest x[row][column][16] of a window, NaN if there
+// is one, zero if that is larger and relu. Strides in floats; windows are
+// `step` apart.
+using MaxPoolKernel = void (*)(
+    const float* x, int64_t row_stride, int64_t column_stride, int64_t rows,
+    int64_t columns, int64_t step, int64_t positions, bool relu, float* dst);
 
 // half_sums[lane] = half the sum of w[row][vectors * lanes] over the rows;
 // adds the sum of |w| to distances[lane].
@@ -104,11 +123,14 @@ struct Kernels {
   bool clip_hides_nan;                   // of the weight, in input_grad
   int forward_tile[kMaxVectors + 1];     // most positions, by vectors
   int input_grad_tile[kMaxVectors + 1];  // 0: no such kernel
-  L1DistanceKernel l1_distance[kNumForms][kMaxVectors + 1][kMaxTile + 1];
+  L1DistanceKernel
+      l1_distance[kNumForms][kMaxColumnStep][kMaxVectors + 1][kMaxTile + 1];
   InputGradKernel
       input_grad[kNumInputGradients][kMaxVectors + 1][kMaxTile + 1];
   TransposeKernel transpose;
   StoreKernel store;
+  StoreBlockedKernel store_blocked;
+  MaxPoolKernel max_pool;
   LaneSumsKernel lane_sums;
   ChannelSumsKernel channel_sums;
   WeightSumsKernel weight_sums[kMaxVectors + 1];

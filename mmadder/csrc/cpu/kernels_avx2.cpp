@@ -89,6 +89,7 @@ struct Vector {
   static type keep_nan(type a, type b) {
     return _mm256_blendv_ps(b, a, _mm256_cmp_ps(a, a, _CMP_UNORD_Q));
   }
+  static type larger(type a, type b) { return _mm256_max_ps(a, b); }
   static float sum(type a) {
     __m128 s =
         _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));

@@ -48,6 +48,7 @@ struct Vector {
     return select(a > 0.f, one(), select(a < 0.f, -one(), a));
   }
   static type keep_nan(type a, type b) { return select(a != a, a, b); }
+  static type larger(type a, type b) { return select(a > b, a, b); }
   static float sum(type a) { return (a[0] + a[2]) + (a[1] + a[3]); }
 
   struct Broadcast {

@@ -4,6 +4,7 @@
 //   any_below(a, b): whether a lane of a is not at least that of b;
 //   relu, clip to [-1, 1] and sign, all of which keep NaN, but for clip
 //   where clip_hides_nan; keep_nan(a, b), a where that is NaN, else b;
+//   larger(a, b), b if one is NaN;
 //   sum of all lanes;
 //   Broadcast, one float for all lanes, made from its address: max and
 //   distance of a vector and a Broadcast, multiply_add with one as factor;
@@ -21,7 +22,7 @@ namespace {
 
 constexpr float kZeros[kBlock] = {};
 
-template <class V, Form kForm, int kVectors, int kTile>
+template <class V, Form kForm, int kStep, int kVectors, int kTile>
 void l1_distance_f32(
     const float* x, const Step* steps, int64_t num_steps, const float* w,
     const float* x_sums, const float* w_sums, bool add, float* sums) {
@@ -45,7 +46,7 @@ void l1_distance_f32(
           wv[v] = V::load(w + (c * kVectors + v) * kLanes);
 #pragma GCC unroll 16
         for (int t = 0; t < kTile; ++t) {
-          const typename V::Broadcast xv(xs + t * kBlock + c);
+          const typename V::Broadcast xv(xs + t * kStep * kBlock + c);
 #pragma GCC unroll 2
           for (int v = 0; v < kVectors; ++v)
             acc[t][v] = V::add_by_fma(
@@ -172,6 +173,57 @@ bool store_f32(
 }
 
 template <class V>
+bool store_blocked_f32(
+    const float* sums, int64_t sums_stride, int64_t positions, float factor,
+    const float* means, const float* limits, const Epilogue& epilogue,
+    float* dst) {
+  const auto mean = V::load(epilogue.mean), scale = V::load(epilogue.scale);
+  const auto bias = V::load(epilogue.bias);
+  const auto factors = V::set(factor);
+  const auto limit = limits ? V::load(limits) : V::zero();
+  bool below = false;
+  for (int64_t p = 0; p < positions; ++p) {
+    auto sum = V::load(sums + p * sums_stride);
+    if (limits)
+      below |= V::any_below(sum, limit);
+    if (means)
+      sum = V::sub(sum, V::set(means[p]));
+    auto y = V::multiply_add(V::sub(V::mul(sum, factors), mean), scale, bias);
+    if (epilogue.residual)
+      y = V::add(y, V::load(epilogue.residual + p * kBlock));
+    if (epilogue.relu)
+      y = V::relu(y);
+    V::store(dst + p * kBlock, y);
+  }
+  return !below;
+}
+
+template <class V>
+void max_pool_f32(
+    const float* x, int64_t row_stride, int64_t column_stride, int64_t rows,
+    int64_t columns, int64_t step, int64_t positions, bool relu, float* dst) {
+  constexpr int kParts = kBlock / V::lanes;
+  for (int64_t p = 0; p < positions; ++p, x += step, dst += kBlock) {
+    typename V::type largest[kParts];
+#pragma GCC unroll 4
+    for (int i = 0; i < kParts; ++i)
+      largest[i] = V::load(x + i * V::lanes);
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t c = 0; c < columns; ++c) {
+        const float* in = x + r * row_stride + c * column_stride;
+#pragma GCC unroll 4
+        for (int i = 0; i < kParts; ++i) {
+          const auto value = V::load(in + i * V::lanes);
+          largest[i] = V::keep_nan(value, V::larger(value, largest[i]));
+        }
+      }
+#pragma GCC unroll 4
+    for (int i = 0; i < kParts; ++i)
+      V::store(dst + i * V::lanes, relu ? V::relu(largest[i]) : largest[i]);
+  }
+}
+
+template <class V>
 void lane_sums_f32(
     const float* sums, int64_t lanes, int64_t positions, double* totals) {
   for (int64_t p = 0; p < positions; ++p, sums += lanes) {
@@ -204,12 +256,13 @@ void weight_sums_f32(
 template <class V>
 void channel_sums_f32(
     const float* packed, int64_t block_stride, int64_t blocks, int64_t pixels,
-    float* sums) {
+    int64_t pixel_stride, float* sums) {
   for (int64_t p = 0; p < pixels; ++p) {
     auto sum = V::zero();
     for (int64_t b = 0; b < blocks; ++b)
       for (int i = 0; i < kBlock; i += V::lanes)
-        sum = V::add(sum, V::load(packed + b * block_stride + p * kBlock + i));
+        sum = V::add(
+            sum, V::load(packed + b * block_stride + p * pixel_stride + i));
     sums[p] = 0.5f * V::sum(sum);
   }
 }
@@ -227,10 +280,14 @@ void transpose_scalar(
 // Fill the tables for tiles of kTile positions and fewer.
 template <class V, int kVectors, int kTile>
 void set_l1_distance(Kernels& table) {
-  table.l1_distance[kExact][kVectors][kTile] =
-      l1_distance_f32<V, kExact, kVectors, kTile>;
-  table.l1_distance[kMax][kVectors][kTile] =
-      l1_distance_f32<V, kMax, kVectors, kTile>;
+  table.l1_distance[kExact][0][kVectors][kTile] =
+      l1_distance_f32<V, kExact, 1, kVectors, kTile>;
+  table.l1_distance[kExact][1][kVectors][kTile] =
+      l1_distance_f32<V, kExact, 2, kVectors, kTile>;
+  table.l1_distance[kMax][0][kVectors][kTile] =
+      l1_distance_f32<V, kMax, 1, kVectors, kTile>;
+  table.l1_distance[kMax][1][kVectors][kTile] =
+      l1_distance_f32<V, kMax, 2, kVectors, kTile>;
   if constexpr (kTile > 1)
     set_l1_distance<V, kVectors, kTile - 1>(table);
 }
@@ -263,6 +320,8 @@ Kernels make_kernels(const char* name) {
   set_input_grad<V, 2, kGrad2>(table);
   table.transpose = V::transpose;
   table.store = store_f32<V>;
+  table.store_blocked = store_blocked_f32<V>;
+  table.max_pool = max_pool_f32<V>;
   table.lane_sums = lane_sums_f32<V>;
   table.channel_sums = channel_sums_f32<V>;
   table.weight_sums[1] = weight_sums_f32<V, 1>;

@@ -47,9 +47,9 @@ int64_t PackedWeight::vectors(int64_t out_block) const {
   return std::min(ceil_div(left, lanes_), width_ / lanes_);
 }
 
-void PackedWeight::pack(const float* weight, Form form) {
+void PackedWeight::pack(const float* weight, Form form, bool shifted) {
   std::fill(data_ + shift_offset(), data_ + size(), 0.f);
-  if (form == kMax)
+  if (form == kMax && shifted)
     at::parallel_for(
         0, groups_ * in_blocks_, 4, [&](int64_t begin, int64_t end) {
           for (int64_t i = begin; i < end; ++i)

@@ -15,7 +15,8 @@ namespace mmadder::cpu {
 // The max form loses what x and w have in common: sum max(x, w) and
 // (sum x + sum w) / 2 nearly cancel where both are far from zero. So x and w
 // of an input channel are both shifted by the mean of that channel's weights,
-// which no distance notices.
+// which no distance notices. Inputs that several layers read as they are
+// cannot be: their weights are packed without shift.
 class PackedWeight {
  public:
   // data: size() floats, of an earlier pack() or for one.
@@ -23,7 +24,7 @@ class PackedWeight {
   int64_t size() const;
   void attach(float* data) { data_ = data; }
 
-  void pack(const float* weight, Form form);
+  void pack(const float* weight, Form form, bool shifted);
 
   int64_t width() const { return width_; }  // channels of a whole block
   int64_t out_blocks() const { return ceil_div(out_channels_, width_); }

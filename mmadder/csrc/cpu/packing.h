@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <deque>
 #include <new>
 #include <vector>
 
@@ -121,10 +122,12 @@ struct Task {
 
 // Runs run(worker, task) until a result of (batch, groups, blocks of channels,
 // rows, columns) is done. A thread has a worker of its own and takes the next
-// task when it is free. With `whole` a task has all blocks of its group.
+// task when it is free. With `whole` a task has all blocks of its group. The
+// workers keep their buffers; more are added for more threads.
 template <typename Worker, typename Run>
-void for_each_task(int64_t batch, int64_t groups, int64_t blocks, bool whole,
-                   int64_t rows, int64_t columns, const Run& run) {
+void for_each_task(
+    std::deque<Worker>& workers, int64_t batch, int64_t groups, int64_t blocks,
+    bool whole, int64_t rows, int64_t columns, const Run& run) {
   const auto bands = make_bands(
       batch, rows, columns, band_positions(batch * rows * columns, whole));
   const int64_t pieces = static_cast<int64_t>(bands.size()) * groups;
@@ -132,8 +135,10 @@ void for_each_task(int64_t batch, int64_t groups, int64_t blocks, bool whole,
   const int64_t tasks = pieces * parts;
   std::atomic<int64_t> next{0};
   const int64_t threads = std::min<int64_t>(at::get_num_threads(), tasks);
-  at::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
-    Worker worker;
+  while (static_cast<int64_t>(workers.size()) < threads)
+    workers.emplace_back();
+  at::parallel_for(0, threads, 1, [&](int64_t first, int64_t) {
+    Worker& worker = workers[first];
     for (int64_t i = next++; i < tasks; i = next++) {
       const int64_t part = i % parts, band = i / parts;
       run(worker,
@@ -202,19 +207,20 @@ inline Region seen_region(const Conv2dGeometry& g, const Band& band) {
           band.columns > 1 ? g.stride_w : 1};
 }
 
-// One step for each tap of each block of input channels: pixels are `pixel`
-// apart, quads(block) counts what is summed of a block.
+// One step for each tap of each block of input channels: blocks are `plane`
+// and pixels `pixel` apart, quads(block) counts what is summed of a block.
 template <typename Quads>
-void find_steps(const Conv2dGeometry& g, const Region& region, int64_t blocks,
-                int64_t pixel, const Quads& quads, std::vector<Step>& steps) {
+void find_steps(
+    const Conv2dGeometry& g, const Region& region, int64_t blocks,
+    int64_t plane, int64_t pixel, const Quads& quads,
+    std::vector<Step>& steps) {
   steps.clear();
   for (int64_t b = 0; b < blocks; ++b)
     for (int64_t kh = 0; kh < g.kernel_h; ++kh)
       for (int64_t kw = 0; kw < g.kernel_w; ++kw)
         steps.push_back(
-            {(b * region.pixels() +
-              region.pixel(kh * g.dilation_h, kw * g.dilation_w)) *
-                 pixel,
+            {b * plane +
+                 region.pixel(kh * g.dilation_h, kw * g.dilation_w) * pixel,
              quads(b)});
 }
 
