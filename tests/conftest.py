@@ -53,6 +53,9 @@ def pytest_configure():
         threads = max(1, os.cpu_count() // workers)
         os.environ['OMP_NUM_THREADS'] = str(threads)
         torch.set_num_threads(threads)
+    # Autograd counts the devices at its first backward, and where a test has
+    # brought up another one by then, its processes cannot be forked any more.
+    torch.ones(1, requires_grad=True).backward()
 
 
 @pytest.fixture(autouse=True)

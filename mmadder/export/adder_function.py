@@ -169,7 +169,7 @@ class AdderNode(nn.Module):
             'bias', None if bias is None else bias.detach().view(-1, 1, 1))
 
     def forward(self, input: Tensor) -> Tensor:
-        shape = output_size(input, self.weight, *self.geometry)
+        shape = output_size(input.shape, self.weight.shape, *self.geometry)
         block = filters_at_a_time(self.per_group, *shape[2:])
         output = torch.onnx.ops.symbolic(
             f'{DOMAIN}::{self.kind}', (input, self.weight),

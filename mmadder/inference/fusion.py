@@ -108,6 +108,8 @@ class FusedAdderConv2d(nn.Module):
                 residual: Tensor | None = None) -> Tensor:
         self._require_no_grad(input)
         if input.device.type == 'cpu' and input.dtype == torch.float32:
+            if residual is not None:  # of autocast's, half
+                residual = residual.to(input.dtype)
             return self._fast(input, residual)
         return self._composed(
             input, self.weight.to(input.dtype), 1, residual)

@@ -320,3 +320,14 @@ def test_a_norm_in_training_mode_is_refused():
     with pytest.raises(InputError, match='fuse_adder_bn: model.1 .BatchNorm2d'
                        '. is in training mode'):
         fuse_adder_bn(model)
+
+
+@pytest.mark.parametrize('depth', [18, 50])
+def test_under_autocast(depth):
+    """The stem gives half precision, to the first block as its residual."""
+    x = torch.rand(2, 3, 64, 64)
+    model = settle(AdderResNet(depth, base_channels=8, stem_channels=8), x)
+    fused = fuse_adder_bn(model)
+    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
+        (output, ), (expected, ) = fused(x), model(x)
+    assert relative_error(output.float(), expected.double()) < 0.05
