@@ -3,6 +3,8 @@
 import itertools
 import logging
 import os
+import runpy
+import sys
 from pathlib import Path
 
 import cv2
@@ -27,6 +29,7 @@ settings.register_profile('many', max_examples=400, **PROFILE)
 settings.register_profile('few', max_examples=100, **PROFILE)
 settings.load_profile('many')
 
+TOOLS = Path(__file__).parents[1] / 'tools'
 SPLITS = dict(train=6, val=3, test=3)
 DEVKIT = dict(VOC2007=dict(trainval=2, test=3), VOC2012=dict(trainval=4))
 DIFFICULT_BOX = (42, 44, 60, 62)
@@ -226,6 +229,23 @@ def detector(digits, tmp_path_factory):
 def annotated(detector):
     """Return two pictures and their annotations."""
     return Pictures(detector[1]).load(0)
+
+
+@pytest.fixture
+def call_tool(monkeypatch):
+    """Return a function that runs a file of tools/ in this process."""
+
+    def call(name, *args, code=None):
+        path = str(TOOLS / name)
+        monkeypatch.setattr(sys, 'argv', [path, *map(str, args)])
+        if code is None:
+            runpy.run_path(path, run_name='__main__')
+            return
+        with pytest.raises(SystemExit) as stopped:
+            runpy.run_path(path, run_name='__main__')
+        assert stopped.value.code == code
+
+    return call
 
 
 @pytest.fixture

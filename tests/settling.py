@@ -3,8 +3,12 @@ import torch
 from torch import nn
 
 
-def settle(model, *inputs):
-    """Give batch norms statistics and lopsided parameters; evaluate."""
+def settle(model, *inputs, run=None):
+    """Give batch norms statistics and lopsided parameters; evaluate.
+
+    Args:
+        run (Callable): takes the inputs in place of the model.
+    """
     norms = [module for module in model.modules()
              if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
@@ -13,7 +17,7 @@ def settle(model, *inputs):
         nn.init.normal_(norm.bias)
     model.train()
     with torch.no_grad():
-        model(*inputs)
+        (run or model)(*inputs)
     model.eval()
     return model
 

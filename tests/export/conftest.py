@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from settled_norms import fit_norms
+from settling import settle
 
 from mmadder.cli import load_config
 from mmadder.export import export_onnx
@@ -32,7 +32,8 @@ def crops(digits, tmp_path_factory):
     cfg = Config.fromfile(path)
     cfg.test_dataloader.dataset.data_root = str(digits)
     torch.manual_seed(0)
-    model = fit_norms(build_model(cfg), torch.randn(32, 3, 64, 64))
+    model = build_model(cfg)
+    settle(model, torch.randn(32, 3, 64, 64), run=model.extract_feat)
     checkpoint = folder / 'small.pth'
     torch.save(dict(state_dict=model.state_dict(), meta=dict(
         dataset_meta=dict(classes=tuple('0123456789')))), checkpoint)

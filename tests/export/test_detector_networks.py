@@ -5,7 +5,7 @@ import pytest
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
-from settled_norms import fit_norms
+from settling import settle
 from torch import nn
 
 from mmadder.errors import InputError
@@ -31,7 +31,8 @@ def build(name, **changes):
     cfg = Config.fromfile(COCO / name)
     cfg.merge_from_dict(dict(model=changes))
     torch.manual_seed(0)
-    model = fit_norms(build_model(cfg), torch.randn(8, 3, 64, 64))
+    model = build_model(cfg)
+    settle(model, torch.randn(8, 3, 64, 64), run=model.extract_feat)
     for name, module in model.named_modules():
         # Scores and boxes of all sorts, as random weights do not give them.
         if 'head' in name and isinstance(module, nn.Conv2d | nn.Linear):

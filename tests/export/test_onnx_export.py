@@ -1,7 +1,5 @@
 """From config and checkpoint to a file that agrees, or to none."""
 import json
-import runpy
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,23 +13,16 @@ from mmadder.layers import set_adder_fraction
 from mmadder.models import build_model
 
 pytest.importorskip('onnxruntime')
-TOOLS = Path(__file__).parents[2] / 'tools'
 TOLERANCE = .01  # random weights amplify rounding
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
+def run(call_tool, monkeypatch, capsys, tmp_path):
     """Return a function that runs a tool and gives its output."""
+    monkeypatch.chdir(tmp_path)
+
     def run_tool(name, *args, code=None):
-        path = str(TOOLS / name)
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, 'argv', [path, *map(str, args)])
-        if code is None:
-            runpy.run_path(path, run_name='__main__')
-        else:
-            with pytest.raises(SystemExit) as stopped:
-                runpy.run_path(path, run_name='__main__')
-            assert stopped.value.code == code
+        call_tool(name, *args, code=code)
         return '\n'.join(capsys.readouterr())
 
     return run_tool

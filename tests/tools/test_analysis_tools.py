@@ -1,7 +1,5 @@
 """The commands of tools/analysis about stability, as a user calls them."""
 import json
-import runpy
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,19 +18,13 @@ FEW = ['--cfg-options', 'test_dataloader.num_workers=0',
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
+def run(call_tool, capsys):
     """Return a function that runs a tool and gives what it printed."""
 
     def run_tool(tool, *args, code=None):
-        path = str(TOOLS / f'{tool}.py')
-        monkeypatch.setattr(sys, 'argv', [path, *map(str, args)])
-        if code is None:
-            runpy.run_path(path, run_name='__main__')
-            return capsys.readouterr().out
-        with pytest.raises(SystemExit) as stopped:
-            runpy.run_path(path, run_name='__main__')
-        assert stopped.value.code == code
-        return capsys.readouterr().err
+        call_tool(f'analysis/{tool}.py', *args, code=code)
+        out, err = capsys.readouterr()
+        return out if code is None else err
 
     return run_tool
 

@@ -1,7 +1,5 @@
 """tools/check_dataset.py, and the config of docs/own_data.md."""
 import re
-import runpy
-import sys
 from pathlib import Path
 
 import cv2
@@ -15,18 +13,11 @@ CONFIG = ROOT / 'configs/own_data/' \
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
+def run(call_tool, capsys):
     """Return a function that runs the tool and gives (stdout, stderr)."""
 
-    def run_tool(*args, code=0):
-        path = str(ROOT / 'tools' / 'check_dataset.py')
-        monkeypatch.setattr(sys, 'argv', [path, *map(str, args)])
-        if code:
-            with pytest.raises(SystemExit) as stopped:
-                runpy.run_path(path, run_name='__main__')
-            assert stopped.value.code == code
-        else:
-            runpy.run_path(path, run_name='__main__')
+    def run_tool(*args, code=None):
+        call_tool('check_dataset.py', *args, code=code)
         return capsys.readouterr()
 
     return run_tool

@@ -1,6 +1,4 @@
 """tools/convert_checkpoint.py, of detectors."""
-import runpy
-import sys
 from pathlib import Path
 
 import pytest
@@ -27,7 +25,7 @@ model['neck']['shortcut'] = False
 
 
 @pytest.fixture
-def convert(monkeypatch, capsys, tmp_path, warnings):
+def convert(call_tool, monkeypatch, capsys, tmp_path, warnings):
     """Return a function that runs the tool and gives what it said."""
     monkeypatch.chdir(tmp_path)
     for name, text in dict(theirs=THEIRS, ours=OURS).items():
@@ -41,15 +39,8 @@ def convert(monkeypatch, capsys, tmp_path, warnings):
         dataset_meta=dict(classes=tuple('abcd')))), 'theirs.pth')
 
     def run(*args, code=None):
-        path = str(ROOT / 'tools' / 'convert_checkpoint.py')
-        monkeypatch.setattr(sys, 'argv', [
-            path, 'ours.py', 'theirs.pth', 'out.pth', *map(str, args)])
-        if code is None:
-            runpy.run_path(path, run_name='__main__')
-        else:
-            with pytest.raises(SystemExit) as stopped:
-                runpy.run_path(path, run_name='__main__')
-            assert stopped.value.code == code
+        call_tool('convert_checkpoint.py', 'ours.py', 'theirs.pth',
+                  'out.pth', *args, code=code)
         return ''.join([*capsys.readouterr(), *warnings])
 
     return run

@@ -1,7 +1,5 @@
 """tools/image_demo.py and tools/compare_runs.py."""
 import json
-import runpy
-import sys
 from pathlib import Path
 
 import cv2
@@ -19,26 +17,22 @@ CIFAR = 'cifar10/ann-awn-resnet20_1xb256_cifar10.py'
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
+def run(call_tool, capsys):
     """Return a function that runs a tool and gives (stdout, stderr)."""
 
     def run_tool(tool, *args):
-        path = str(REPO / 'tools' / tool)
-        monkeypatch.setattr(sys, 'argv', [path, *map(str, args)])
-        runpy.run_path(path, run_name='__main__')
+        call_tool(tool, *args)
         return capsys.readouterr()
 
     return run_tool
 
 
 @pytest.fixture
-def fails(run, capsys):
+def fails(call_tool, capsys):
     """Return a function that runs a tool and gives its last words."""
 
     def run_tool(tool, *args):
-        with pytest.raises(SystemExit) as stopped:
-            run(tool, *args)
-        assert stopped.value.code == 2
+        call_tool(tool, *args, code=2)
         return capsys.readouterr().err
 
     return run_tool

@@ -1,6 +1,4 @@
 """Networks that are partly convolutions: run as they are, or refused."""
-import runpy
-import sys
 import time
 from pathlib import Path
 
@@ -18,7 +16,7 @@ CONFIG, FILE = 'small.py', 'unfinished.pth'
 
 
 @pytest.fixture
-def run(small, monkeypatch, capfd, warnings):
+def run(small, call_tool, monkeypatch, capfd, warnings):
     """Return a function that runs a tool and gives all that it said."""
     monkeypatch.chdir(small)
     model = build_model(Config.fromfile(CONFIG))
@@ -32,15 +30,8 @@ def run(small, monkeypatch, capfd, warnings):
                 'batch_size=10'))]
         args = [*args, *(['--data-root', 'cifar'] if data else []),
                 '--cfg-options', *options]
-        path = str(TOOLS / tool)
-        monkeypatch.setattr(sys, 'argv', [path, *map(str, args)])
         warnings.clear()
-        if code is None:
-            runpy.run_path(path, run_name='__main__')
-        else:
-            with pytest.raises(SystemExit) as stopped:
-                runpy.run_path(path, run_name='__main__')
-            assert stopped.value.code == code
+        call_tool(tool, *args, code=code)
         logs = [log.read_text() for log in Path().glob('work_dirs/*/*/*.log')]
         return '\n'.join([*capfd.readouterr(), *warnings, *logs])
 

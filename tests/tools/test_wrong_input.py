@@ -1,7 +1,5 @@
 """What a user can put right ends in one sentence and exit code 2."""
 
-import runpy
-import sys
 from pathlib import Path
 
 import cv2
@@ -48,15 +46,11 @@ def config(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def fails(monkeypatch, capsys):
+def fails(call_tool, capsys):
     """Return a function that runs a tool and gives its last words."""
 
     def run_tool(tool, *args):
-        path = str(TOOLS / tool)
-        monkeypatch.setattr(sys, 'argv', [path, *map(str, args)])
-        with pytest.raises(SystemExit) as stopped:
-            runpy.run_path(path, run_name='__main__')
-        assert stopped.value.code == 2
+        call_tool(tool, *args, code=2)
         message = capsys.readouterr().err
         assert 'Traceback' not in message
         return message

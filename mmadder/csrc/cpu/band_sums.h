@@ -38,21 +38,37 @@ struct SummedBand {
 // One thread's buffers. A sum's order depends on the geometry alone.
 class BandSums {
  public:
+  // Calls store(block, sums, means) for the blocks of output channels of a
+  // task, or of all if they are centered: sums are [position][lanes], of all
+  // input channels; means over the filters at each position, or null. Returns
+  // false as soon as one of the calls does.
+  template <typename Store>
+  bool for_each_block(const SummedBand& summed, const Task& task, bool center,
+                      const Store& store) {
+    start(summed, center);
+    for (int64_t ob = task.first_block; ob < task.last_block; ++ob) {
+      const float* block_sums = add_all(summed, ob);
+      if (!center && !store(ob, block_sums, nullptr))
+        return false;
+    }
+    if (!center)
+      return true;
+    const float* means = find_means(summed);
+    for (int64_t ob = 0; ob < summed.weight.out_blocks(); ++ob)
+      if (!store(ob, sums(ob), means))
+        return false;
+    return true;
+  }
+
+ private:
   // Room for the sums of one block of output channels, or of all.
   void start(const SummedBand& summed, bool all_blocks);
-
-  // Sums all chunks of input channels for one block of output channels:
-  // [position][lanes].
   const float* add_all(const SummedBand& summed, int64_t out_block);
-
-  // The mean over the filters at each position, of all blocks' sums.
   const float* find_means(const SummedBand& summed);
-
   float* sums(int64_t out_block) {
     return sums_.get() + (all_blocks_ ? out_block * block_ : 0);
   }
 
- private:
   void find_x_sums(const SummedBand& summed);
   void add_chunk(const SummedBand& summed, int64_t out_block, int64_t chunk,
                  float* sums) const;

@@ -34,24 +34,14 @@ class ForwardWorker {
  public:
   // Returns false if the max form is too inaccurate, as far as looked at.
   bool run(const Convolution& conv, const Task& task) {
-    const auto& weight = conv.weight;
-    const bool center = conv.epilogue.center;
     const SummedBand summed{
-        conv.g,    conv.kernels, conv.form,         weight,
+        conv.g,    conv.kernels, conv.form,         conv.weight,
         task.band, task.group,   packed(conv, task)};
-    sums_.start(summed, center);
-    for (int64_t ob = task.first_block; ob < task.last_block; ++ob) {
-      const float* sums = sums_.add_all(summed, ob);
-      if (!center && !store(conv, task, ob, sums, nullptr))
-        return false;
-    }
-    if (!center)
-      return true;
-    const float* means = sums_.find_means(summed);
-    for (int64_t ob = 0; ob < weight.out_blocks(); ++ob)
-      if (!store(conv, task, ob, sums_.sums(ob), means))
-        return false;
-    return true;
+    return sums_.for_each_block(
+        summed, task, conv.epilogue.center,
+        [&](int64_t ob, const float* sums, const float* means) {
+          return store(conv, task, ob, sums, means);
+        });
   }
 
  private:
