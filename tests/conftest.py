@@ -3,6 +3,7 @@
 import itertools
 import logging
 import os
+import random
 import runpy
 import sys
 from pathlib import Path
@@ -59,6 +60,13 @@ def pytest_configure():
     # Autograd counts the devices at its first backward, and where a test has
     # brought up another one by then, its processes cannot be forked any more.
     torch.ones(1, requires_grad=True).backward()
+
+
+def pytest_runtest_setup():
+    """The same numbers for a test whatever ran before it, and where."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)

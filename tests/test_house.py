@@ -1,9 +1,12 @@
 """The house in order: imports point downwards, a name occurs once."""
 import ast
 import collections
+import random
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 import mmadder
 
@@ -105,3 +108,10 @@ def test_the_search_for_imports_finds_them(tmp_path, line, rooms):
     path = tmp_path / 'module.py'
     path.write_text(line)
     assert upwards('models.module', path) == rooms
+
+
+def test_random_numbers_of_a_test_do_not_depend_on_those_before_it():
+    """A bound that 400 tests kept broke in the order of another machine."""
+    assert torch.initial_seed() == 0
+    assert random.getstate() == random.Random(0).getstate()
+    assert np.random.get_state()[1][0] == 0
