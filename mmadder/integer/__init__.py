@@ -1,0 +1,3 @@
+from .network import IntegerNetwork
+
+__all__ = ['IntegerNetwork']
