@@ -42,7 +42,7 @@ test-gpu: setup
 
 lint: setup
 	$(VENV)/bin/ruff check
-	git ls-files '*.cpp' '*.h' '*.cu' '*.cuh' | xargs $(VENV)/bin/clang-format --dry-run -Werror
+	git ls-files '*.c' '*.cpp' '*.h' '*.cu' '*.cuh' | xargs $(VENV)/bin/clang-format --dry-run -Werror
 
 clean:
 	rm -rf $(WORK_DIR) build mmadder.egg-info mmadder/_C.*.so
