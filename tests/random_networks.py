@@ -1,7 +1,11 @@
 """Integer networks of random codes, with every kind of step."""
+import itertools
+
 import numpy as np
 
 from mmadder.integer import IntegerNetwork
+
+SIZE = 29, 41  # of pictures
 
 
 class Builder:
@@ -153,3 +157,101 @@ def pyramid(seed=0, widths=(24, 70), channels=12, center=True, highest=255):
         if level == joined[-1]:
             b.output(b.max_pool(y, (1, 1), (2, 2), (0, 0)))
     return b.build()
+
+
+def lopsided():
+    """Geometries of which no two numbers agree, two channels."""
+    b = Builder(7, highest=200, channels=2)
+    x = b.convolution('image', 5, kernel=(2, 3), stride=(2, 1),
+                      padding=(0, 2), dilation=(1, 2))
+    x = b.max_pool(x, (2, 3), (1, 2), (1, 1))
+    y = b.adder(x, 7, kernel=(3, 2), stride=(1, 2), padding=(2, 1),
+                dilation=(2, 3), center=True)
+    y = b.convolution(y, 7, relu=False, residual=y)
+    b.output(b.sum(y, b.adder(y, 7, stride=(3, 2), padding=(0, 0))))
+    return b.build()
+
+
+def shift_only(seed=0, width=16):
+    """A classifier whose residuals are shifted, too."""
+    network = classifier(seed, (8, width), shift_only=True)
+    for step, factor in zip(
+            (step for step in network.steps if 'residual' in step),
+            (2**15, -2**17)):
+        step['residual_multiplier'] = factor
+    return network
+
+
+def extremes(highest=255):
+    """Numbers at their limits: sums beyond 30 bits, shifts of 1 and 62."""
+    b = Builder(5, highest=highest)
+    x = b.convolution('image', 6, zero_point=0)
+    for i, (shift, residual) in enumerate(itertools.product(
+            (1, 62), (2**21 - 1, -2**21 + 1, -2**20))):
+        x = b.adder(x, 6, relu=False, residual=x, center=i % 2 == 0,
+                    zero_point=highest // 2)
+        b.steps[-1].update(shift=shift, residual_multiplier=residual)
+        b.arrays[f'{x}/multiplier'][:] = (
+            2**31 - 1, -2**31, 2**30, -2**30, 0, 1)
+        b.arrays[f'{x}/bias'][:] = np.resize((2**29 - 2**16, -2**29 + 2**16,
+                                              0, -1, 1, 2**28), 6)
+        b.output(x)
+    weight = b.arrays[f'{x}/weight']
+    weight[:3], weight[3:] = 0, 255
+    x = b.convolution(x, 4, residual=None, relu=False)
+    b.steps[-1]['shift'] = 1
+    b.arrays[f'{x}/multiplier'][:] = -2**31, 2**31 - 1, 0, 1
+    b.arrays[f'{x}/weight'][:2] = -128
+    b.output(x)
+    x = b.sum(x, x)
+    b.steps[-1]['multipliers'] = [2**21 - 1, -2**21 + 1]
+    x = b.average(x)
+    b.steps[-1].update(multiplier=2**31 - 1, shift=40)
+    b.output(x)
+    b.output(b.convolution(x, 3, kernel=(1, 1), padding=(0, 0),
+                           accumulate=True))
+    b.arrays[f'map_{len(b.maps) - 1}/bias'][:] = (2**30 - 1, -2**30 + 1, 0)
+    return b.build()
+
+
+def long_sums():
+    """Sums near their limits, for pictures of 3x3.
+
+    Of 32,400 codes of 255: 30 bits of a convolution, 31 of an adder whose 250
+    filters are centered.
+    """
+    b = Builder()
+    x = b.convolution('image', 3600, zero_point=0)
+    b.arrays[f'{x}/multiplier'][:] = 0
+    b.arrays[f'{x}/bias'][:] = 2**25
+    y = b.adder(x, 250, padding=(0, 0), center=True)
+    b.arrays[f'{y}/weight'][:] = 0
+    b.arrays[f'{y}/weight'][7] = 255
+    b.arrays[f'{y}/bias'][:] //= 2**6
+    b.output(y)
+    y = b.convolution(x, 3, padding=(0, 0), accumulate=True)
+    b.arrays[f'{y}/weight'][:] = np.reshape((127, -127, 1), (3, 1, 1, 1))
+    b.output(y)
+    return b.build()
+
+
+def one_weight():
+    """Two convolutions that share theirs."""
+    b = Builder()
+    x = b.convolution('image', 6)
+    for relu in (True, False):
+        x = b.convolution(x, 6, relu=relu)
+        b.output(x)
+    network = b.build()
+    label = f"{network.steps[1]['output']}/weight"
+    network.steps[2]['weight'] = label
+    network.arrays[f'{x}/weight'] = network.arrays[label]
+    return network
+
+
+def pictures(count=2, size=SIZE, channels=3, seed=0):
+    """Noise, and all black and all white."""
+    noise = np.random.default_rng(seed).integers(
+        0, 256, (count, channels, *size), dtype=np.uint8)
+    black = np.zeros_like(noise[:1])
+    return np.concatenate([noise, black, black + 255])

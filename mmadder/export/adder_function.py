@@ -178,13 +178,18 @@ class AdderNode(nn.Module):
         return output if self.bias is None else output + self.bias
 
 
-def adder_functions(opset: int) -> dict[str, str]:
-    """{name: a local function in ONNX's text format}, callees first."""
+def adder_functions(opset: int, element: str = 'float') -> dict[str, str]:
+    """{name: a local function in ONNX's text format}, callees first.
+
+    Args:
+        opset: version of ONNX's operators.
+        element: ONNX's type of input, weight and output, float or int32.
+    """
     head = f'<domain: "{DOMAIN}", opset_import: ["": {opset}'
     bodies = {PLAIN: ('', _BODY),
               CENTERED: (f', "{DOMAIN}": {VERSION}', _CENTERED_BODY)}
     return {name: f'{head}{more}]>\n{name} <{ATTRIBUTES}> (input, weight) '
-                  f'=> (output)\n{{{body}}}'
+                  f'=> (output)\n{{{body.replace("float", element)}}}'
             for name, (more, body) in bodies.items()}
 
 

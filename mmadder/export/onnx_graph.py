@@ -65,7 +65,7 @@ def to_onnx(network: Network, size: tuple[int, int], *,
             one of its modules cannot be exported; the message names it.
     """
     require_packages()
-    _require_opset(opset)
+    require_opset(opset)
     network = with_adder_nodes(network)
     program = _trace(network, network.example(
         ANY_SIZE if dynamic_size else size), dynamic_size)
@@ -106,7 +106,8 @@ def with_adder_nodes(network: nn.Module) -> nn.Module:
     return network.requires_grad_(False).eval()
 
 
-def _require_opset(opset):
+def require_opset(opset: int) -> None:
+    """Raise InputError unless the adders can be written, and were tested."""
     if not OPSET <= opset <= NEWEST_OPSET:
         raise InputError(
             f'opset {opset} is too {"old" if opset < OPSET else "new"}: the '

@@ -4,9 +4,19 @@ import os
 import shutil
 import subprocess
 
-import numpy as np
 import pytest
-from random_networks import Builder, classifier, pyramid
+from random_networks import (
+    SIZE,
+    Builder,
+    classifier,
+    extremes,
+    long_sums,
+    lopsided,
+    one_weight,
+    pictures,
+    pyramid,
+    shift_only,
+)
 
 from mmadder.errors import InputError
 from mmadder.integer import reference
@@ -19,7 +29,6 @@ from mmadder.integer.c_program import (
 
 STRICT = ('-std=c99', '-Wall', '-Wextra', '-Werror', '-pedantic')
 COMPILERS = [name for name in ('gcc', 'clang') if shutil.which(name)]
-SIZE = 29, 41
 pytestmark = pytest.mark.skipif(not COMPILERS, reason='no C compiler')
 
 
@@ -45,14 +54,6 @@ def call(program, *arguments, input=b'', code=0):
     return (done.stdout if code == 0 else done.stderr).decode()
 
 
-def pictures(count=2, size=SIZE, channels=3, seed=0):
-    """Noise, and all black and all white."""
-    noise = np.random.default_rng(seed).integers(
-        0, 256, (count, channels, *size), dtype=np.uint8)
-    black = np.zeros_like(noise[:1])
-    return np.concatenate([noise, black, black + 255])
-
-
 def check(network, program, images):
     """That a program writes the reference's bytes."""
     maps = reference.run(network, images)
@@ -64,18 +65,6 @@ def check(network, program, images):
             for name in network.outputs.values())
         assert out.read_bytes() == expected
     return text
-
-
-def lopsided():
-    b = Builder(7, highest=200, channels=2)
-    x = b.convolution('image', 5, kernel=(2, 3), stride=(2, 1),
-                      padding=(0, 2), dilation=(1, 2))
-    x = b.max_pool(x, (2, 3), (1, 2), (1, 1))
-    y = b.adder(x, 7, kernel=(3, 2), stride=(1, 2), padding=(2, 1),
-                dilation=(2, 3), center=True)
-    y = b.convolution(y, 7, relu=False, residual=y)
-    b.output(b.sum(y, b.adder(y, 7, stride=(3, 2), padding=(0, 0))))
-    return b.build()
 
 
 @pytest.mark.parametrize('compiler', COMPILERS)
@@ -90,42 +79,25 @@ def test_every_byte(compiler, make, options, tmp_path):
         channels=network.maps['image']['channels']))
 
 
-def extremes(highest=255):
-    """Numbers at their limits: sums beyond 30 bits, shifts of 1 and 62."""
-    b = Builder(5, highest=highest)
-    x = b.convolution('image', 6, zero_point=0)
-    for shift, residual, center in itertools.product(
-            (1, 62), (2**21 - 1, -2**21 + 1, -2**20), (False, True)):
-        x = b.adder(x, 6, relu=False, residual=x, center=center,
-                    zero_point=highest // 2)
-        b.steps[-1].update(shift=shift, residual_multiplier=residual)
-        b.arrays[f'{x}/multiplier'][:] = (
-            2**31 - 1, -2**31, 2**30, -2**30, 0, 1)
-        b.arrays[f'{x}/bias'][:] = np.resize((2**29 - 2**16, -2**29 + 2**16,
-                                              0, -1, 1, 2**28), 6)
-        b.output(x)
-    weight = b.arrays[f'{x}/weight']
-    weight[:3], weight[3:] = 0, 255
-    x = b.convolution(x, 4, residual=None, relu=False)
-    b.steps[-1]['shift'] = 1
-    b.arrays[f'{x}/multiplier'][:] = -2**31, 2**31 - 1, 0, 1
-    b.arrays[f'{x}/weight'][:2] = -128
-    b.output(x)
-    x = b.sum(x, x)
-    b.steps[-1]['multipliers'] = [2**21 - 1, -2**21 + 1]
-    x = b.average(x)
-    b.steps[-1].update(multiplier=2**31 - 1, shift=40)
-    b.output(x)
-    b.output(b.convolution(x, 3, kernel=(1, 1), padding=(0, 0),
-                           accumulate=True))
-    b.arrays[f'map_{len(b.maps) - 1}/bias'][:] = (2**30 - 1, -2**30 + 1, 0)
-    return b.build()
-
-
 @pytest.mark.parametrize('highest', [255, 15])
 def test_numbers_at_their_limits(highest, tmp_path):
     network = extremes(highest)
     program, _ = compiled(network, tmp_path)
+    check(network, program, pictures())
+
+
+def test_long_sums(tmp_path):
+    """Filters that are several strings; sums of 30 bits, of 31 centered."""
+    network = long_sums()
+    assert network.arrays['map_2/weight'][0].size > 7 * LONGEST_STRING
+    program, _ = compiled(network, tmp_path, (3, 3))
+    check(network, program, pictures(1, (3, 3)))
+
+
+def test_a_weight_of_two_layers(tmp_path):
+    network = one_weight()
+    program, report = compiled(network, tmp_path)
+    assert report.header.read_text().count('_weight[') == 2
     check(network, program, pictures())
 
 
@@ -142,15 +114,6 @@ def test_nothing_undefined(make, tmp_path):
     program, _ = compiled(network, tmp_path, SIZE, *options)
     channels = network.maps['image']['channels']
     check(network, program, pictures(1, channels=channels))
-
-
-def shift_only(seed=0, width=16):
-    network = classifier(seed, (8, width), shift_only=True)
-    for step, factor in zip(
-            (step for step in network.steps if 'residual' in step),
-            (2**15, -2**17)):
-        step['residual_multiplier'] = factor
-    return network
 
 
 def test_shifts_alone(tmp_path):
@@ -179,33 +142,6 @@ def test_multipliers_that_are_left(tmp_path):
     # All of a layer's filters, its residual; 12 filters to center.
     assert list(report.multipliers.values()) == [8, 8, 12, 12, 12]
     assert f"{adders[0]['output']}: 8 multiplications" in str(report)
-    check(network, program, pictures())
-
-
-def test_filters_longer_than_a_string(tmp_path):
-    b = Builder(channels=3)
-    x = b.convolution('image', 460, stride=(3, 3), zero_point=0)
-    assert 460 * 9 > LONGEST_STRING
-    y = b.adder(x, 3, padding=(0, 0), zero_point=3)
-    b.output(y)
-    b.output(b.convolution(x, 3, padding=(0, 0), accumulate=True))
-    network = b.build()
-    program, _ = compiled(network, tmp_path, (9, 10))
-    check(network, program, pictures(1, (9, 10)))
-
-
-def test_a_weight_of_two_layers(tmp_path):
-    b = Builder()
-    x = b.convolution('image', 6)
-    for relu in (True, False):
-        x = b.convolution(x, 6, relu=relu)
-        b.output(x)
-    network = b.build()
-    label = f"{network.steps[1]['output']}/weight"
-    network.steps[2]['weight'] = label
-    network.arrays[f'{x}/weight'] = network.arrays[label]
-    program, report = compiled(network, tmp_path)
-    assert report.header.read_text().count('_weight[') == 2
     check(network, program, pictures())
 
 
