@@ -16,7 +16,7 @@ TESTS = Path(__file__).parent
 LAYERS = (
     'version', 'errors', 'dependencies', 'text', 'files', 'config_nodes',
     'ops', 'layers', 'statistics', 'checkpoints', 'models', 'datasets',
-    'evaluation', 'engine', 'inference', 'cli', 'reporting', 'runs',
+    'evaluation', 'engine', 'inference', 'integer', 'cli', 'reporting', 'runs',
     'analysis', 'robustness', 'benchmark', 'export')
 ENTRANCES = ('__init__', '__main__')  # of the house: import what they like
 # By design an operator and its layer have one name.
