@@ -1,13 +1,15 @@
 """From a config and a checkpoint to the file of an integer network."""
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
+from mmpretrain.models import BaseClassifier
 from torch import Tensor, nn
 
 from mmadder.checkpoints.classes import trained_classes
@@ -22,11 +24,12 @@ from .description import (
     configured_classes,
     describe,
 )
-from .export_networks import ClassifierNetwork, dense_network
+from .export_networks import dense_network
 from .integer_file import FLOAT, SUFFIX, is_integer, picture_codes
 from .integer_graph import IntegerGraph
 from .integer_lowering import calibrate, lower
 from .onnx_export import load_float_model
+from .onnx_graph import Network
 
 BATCHES = 10
 
@@ -69,33 +72,66 @@ def export_integer(cfg: Config, checkpoint: str, out: str | Path, *,
     if not is_integer(out):
         raise InputError(f'{out}: expected a name that ends with {SUFFIX}')
     model = load_float_model(cfg, checkpoint)
-    float_network = dense_network(fuse_adder_bn(model))
     pictures = _pictures(cfg, model, batches)
     first = next(pictures, None)
     if first is None:
         raise InputError('calibration: the validation set has no pictures')
-    with torch.no_grad():
-        expected = float_network(first)  # which sets the names
-    graph = IntegerGraph(float_network)
-    histograms = calibrate(graph, itertools.chain([first], pictures),
-                           batches, progress)
     classes = trained_classes(read_checkpoint(checkpoint)) or \
         configured_classes(cfg)
-    kind = (CLASSIFIER if isinstance(float_network, ClassifierNetwork)
-            else DETECTOR)
+    kind = CLASSIFIER if isinstance(model, BaseClassifier) else DETECTOR
     description = describe(model, cfg, kind, classes, bits)
     description['channel_order'] = _channel_order(cfg, description)
+    fused = fuse_adder_bn(model)
+    network = to_integers(
+        fused, itertools.chain([first], pictures), bits=bits,
+        shift_only=shift_only, size=size, description=description,
+        total=batches, progress=progress)
+    network.save(out)
+    return _deviations(network, fused, first)
+
+
+def to_integers(model: nn.Module, batches: Iterable[Tensor], *,
+                description: dict[str, Any], bits: int = 8,
+                shift_only: bool = False,
+                size: tuple[int, int] | None = None,
+                total: int | None = None,
+                progress: bool = True) -> IntegerNetwork:
+    """The integer network of a fused model.
+
+    Args:
+        model: classifier of MMPretrain or detector of MMDetection, fused
+            (:func:`mmadder.inference.fuse_adder_bn`).
+        batches: normalized pictures (N, C, H, W), to calibrate with.
+        description: what the file says of itself; ``normalization`` has mean
+            and std of the pictures.
+        bits: see :func:`lower`; ``shift_only`` and ``size`` too.
+        total: number of batches, for the bar.
+        progress: show a bar.
+    Returns:
+        The network, with the RoI head of a two-stage detector in float.
+    Raises:
+        InputError: see :class:`IntegerGraph`, :func:`calibrate` and
+            :func:`lower`.
+    """
+    graph = IntegerGraph(_named(model))
     norm = description['normalization']
     network = lower(
-        graph, histograms, mean=torch.tensor(norm['mean']),
-        std=torch.tensor(norm['std']), bits=bits, shift_only=shift_only,
-        size=size, model=description)
+        graph, calibrate(graph, batches, total, progress),
+        mean=torch.tensor(norm['mean']), std=torch.tensor(norm['std']),
+        bits=bits, shift_only=shift_only, size=size, model=description)
     if hasattr(model, 'roi_head'):
         network.arrays.update(
             (FLOAT + name, tensor.numpy())
             for name, tensor in model.roi_head.state_dict().items())
-    network.save(out)
-    return _deviations(network, first, norm, expected)
+    return network
+
+
+def _named(model: nn.Module) -> Network:
+    """A model's network with the names of its outputs."""
+    network = dense_network(model)
+    with torch.no_grad():
+        network(*network.example((256, 256)))  # which sets them
+    return network
 
 
 def _pictures(cfg: Config, model: nn.Module, batches: int) -> Iterator[Tensor]:
@@ -118,13 +154,16 @@ def _channel_order(cfg, description):
     return 'RGB' if is_rgb else 'BGR'
 
 
-def _deviations(network: IntegerNetwork, images: Tensor, norm: dict,
-                expected: tuple[Tensor, ...]) -> list[Deviation]:
-    found = NativeNetwork(network)(picture_codes(images, **norm))
+def _deviations(network: IntegerNetwork, model: nn.Module,
+                images: Tensor) -> list[Deviation]:
+    with torch.no_grad():
+        expected = dense_network(model)(images)
+    found = NativeNetwork(network)(picture_codes(
+        images, **network.model['normalization']))
     deviations = []
     for (name, codes), value in zip(found.items(), expected):
-        error = torch.from_numpy(network.values(name, codes.numpy())).view_as(
-            value) - value
+        values = torch.from_numpy(network.values(name, codes.numpy()))
         deviations.append(Deviation(
-            name, value.std().item(), error.square().mean().sqrt().item()))
+            name, value.std().item(),
+            (values.view_as(value) - value).square().mean().sqrt().item()))
     return deviations

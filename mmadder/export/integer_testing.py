@@ -25,7 +25,7 @@ class IntegerPredictor(FilePredictor):
 
     Args:
         model: of the config that the file was exported with.
-        path: file of ``tools/export_integer.py``.
+        source: file of ``tools/export_integer.py``, or what is in it.
         run: what computes the outputs from bytes (N, C, H, W); default: our
             kernels.
     Raises:
@@ -33,15 +33,18 @@ class IntegerPredictor(FilePredictor):
             kind of model.
     """
 
-    def __init__(self, model: nn.Module, path: str | Path,
+    def __init__(self, model: nn.Module, source: str | Path | IntegerNetwork,
                  run: Run | None = None):
-        network = IntegerNetwork.load(path)
-        super().__init__(model, path, network.model)
+        network = source
+        if not isinstance(source, IntegerNetwork):
+            network = IntegerNetwork.load(source)
+        super().__init__(model, 'the file' if network is source else source,
+                         network.model)
         self.network = network
         self.run = run or NativeNetwork(network)
         kind = self.description.get('kind')
         if self.is_classifier != (kind == CLASSIFIER):
-            raise InputError(f'{path} is a {kind}, the config has a '
+            raise InputError(f'{self.path} is a {kind}, the config has a '
                              f'{type(model).__name__}')
         if hasattr(model, 'roi_head'):
             model.roi_head.load_state_dict(float_part(network))

@@ -22,7 +22,7 @@ from .description import (
 )
 from .detector_networks import detector_network
 from .export_networks import ClassifierNetwork, dense_network
-from .onnx_file import SUFFIX, add_metadata, is_onnx
+from .onnx_file import FORMAT_VERSION, SUFFIX, add_metadata, is_onnx
 from .onnx_graph import OPSET, Network, to_onnx
 from .onnx_parity import TOLERANCE, Parity, compare
 from .packages import require_packages
@@ -72,7 +72,8 @@ def export_onnx(cfg: Config, checkpoint: str, out: str | Path, *,
     onnx = to_onnx(network, size, dynamic_size=dynamic_size, opset=opset)
     classes = trained_classes(read_checkpoint(checkpoint)) or \
         configured_classes(cfg)
-    add_metadata(onnx, describe(model, cfg, kind, classes))
+    add_metadata(onnx, dict(format_version=FORMAT_VERSION, **describe(
+        model, cfg, kind, classes)))
     with whole_file(out) as partial:
         partial.write_bytes(onnx.SerializeToString())
         parity = compare(model, network, partial, inputs, samples, tolerance)

@@ -24,8 +24,7 @@ SUFFIX = '.onnx'
 def add_metadata(model: 'onnx.ModelProto',
                  description: dict[str, Any]) -> None:
     """Write a description into a model; text as it is, the rest as JSON."""
-    for key, value in dict(
-            format_version=FORMAT_VERSION, **description).items():
+    for key, value in description.items():
         text = value if isinstance(value, str) else json.dumps(value)
         model.metadata_props.add(key=PREFIX + key, value=text)
 
