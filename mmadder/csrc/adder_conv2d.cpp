@@ -34,6 +34,8 @@ TORCH_LIBRARY(mmadder, m) {
       "Tensor bias, Tensor? residual, bool relu, int[2] stride, "
       "int[2] padding, int[2] dilation, int groups, bool center=False) -> "
       "Tensor");
+  // Of an IntegerPlan's convolutions: int8 to the order of the kernels.
+  m.def("conv2d_int8_pack_weight(Tensor weight, int[2] dilation) -> Tensor");
 }
 
 PyMODINIT_FUNC PyInit__C() {

@@ -5,7 +5,6 @@ docs/integer_format.md: no floating point, sums in int32, requantization in
 int64. Steps that ONNX has no operator for are local functions, an adder is one
 node.
 """
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from .adder_function import (
     adder_functions,
     filters_at_a_time,
 )
+from .onnx_file import add_metadata
 from .onnx_graph import OPSET, require_opset
 from .packages import require_packages
 
@@ -203,8 +203,8 @@ def export_integer_onnx(network: IntegerNetwork, path: str | Path, *,
     """Write an integer network as an ONNX file, whole or not at all.
 
     Its input ``images`` (N, C, H, W) is uint8, of any size if the network
-    takes any; its outputs are uint8 or int32. What these stand for and the
-    network's ``model`` are in the metadata, as JSON.
+    takes any; its outputs are uint8 or int32. The metadata have what these
+    stand for, as ``mmadder.outputs``, and what is in the network's ``model``.
 
     Args:
         network: any integer network.
@@ -272,12 +272,10 @@ class _Graph:
                 needed |= {node.op_type for node in function.node}
                 found.insert(0, function)
         model.functions.extend(found)
-        for key, content in dict(
-                outputs={name: network.maps[source]
-                         for name, source in network.outputs.items()},
-                model=network.model).items():
-            model.metadata_props.add(key=f'mmadder.{key}',
-                                     value=json.dumps(content))
+        add_metadata(model, dict(
+            network.model, outputs={
+                name: network.maps[source]
+                for name, source in network.outputs.items()}))
         return model
 
     def _value(self, name, tensor):
@@ -312,8 +310,7 @@ class _Graph:
 
     def _weight(self, step, array):
         """Its name; layers may share one."""
-        return self._constant(
-            step.get('weight', f"{step['output']}/weight"), array)
+        return self._constant(self.network.label(step, 'weight'), array)
 
     # ------------------------------------------------------------ the steps --
 

@@ -1,3 +1,4 @@
+from .native import NativeNetwork
 from .network import IntegerNetwork
 
-__all__ = ['IntegerNetwork']
+__all__ = ['IntegerNetwork', 'NativeNetwork']

@@ -340,7 +340,7 @@ class _Program:
 
         Strings compile twenty times as fast as lists of numbers.
         """
-        own = step.get('weight', f"{step['output']}/weight")
+        own = self.network.label(step, 'weight')
         if own in self.weights:
             return self.weights[own]
         rows = weight.transpose(0, 2, 3, 1).reshape(len(weight), -1)

@@ -10,8 +10,8 @@ import torch
 # By its full name: of several, Python would prefer one that an older version
 # left behind, built for one Python only.
 BINARY = Path(__file__).parents[1] / '_C.abi3.so'
-NEWEST_OPERATOR = 'adder_conv2d_int8'
-NEWEST_CLASS = 'Plan'
+NEWEST_OPERATOR = 'conv2d_int8_pack_weight'
+NEWEST_CLASS = 'IntegerPlan'
 _BUILD = ('build it in the source folder with '
           '`pip install -e . --no-build-isolation` '
           '(needs a C++17 compiler and the torch that will run it)')

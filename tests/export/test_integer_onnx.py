@@ -25,7 +25,7 @@ from mmadder.export.integer_onnx import (
     to_integer_onnx,
 )
 from mmadder.export.onnx_graph import NEWEST_OPSET, OPSET
-from mmadder.integer import reference
+from mmadder.integer import integer_reference
 
 pytest.importorskip('onnxruntime')
 import onnx
@@ -34,7 +34,7 @@ from onnx_tools import start
 
 def check(network, session, images):
     """That a session gives the reference's bytes; returns its outputs."""
-    maps = reference.run(network, images)
+    maps = integer_reference.run(network, images)
     names = [entry.name for entry in session.get_outputs()]
     assert names == list(network.outputs)
     found = session.run(None, dict(images=images))
@@ -126,12 +126,14 @@ def test_names_and_metadata():
     network = pyramid()
     name = network.outputs['output_1']
     network.outputs = {name: name, 'a': name, 'b': network.outputs['output_0']}
-    network.model = dict(classes=['ä'], to_rgb=True)
+    network.model = dict(classes=['ä'], kind='classifier')
     model = to_integer_onnx(network)
     check(network, start(model), pictures())
-    found = {entry.key: json.loads(entry.value)
-             for entry in model.metadata_props}
-    assert found['mmadder.model'] == network.model
+    found = {entry.key: entry.value for entry in model.metadata_props}
+    assert found['mmadder.kind'] == 'classifier'
+    found = {key: json.loads(text) for key, text in found.items()
+             if key != 'mmadder.kind'}
+    assert found['mmadder.classes'] == ['ä']
     assert found['mmadder.outputs']['a'] == network.maps[name]
     assert list(found['mmadder.outputs']) == [name, 'a', 'b']
 

@@ -19,7 +19,7 @@ from random_networks import (
 )
 
 from mmadder.errors import InputError
-from mmadder.integer import reference
+from mmadder.integer import integer_reference
 from mmadder.integer.c_program import (
     LONGEST_STRING,
     channel_order,
@@ -56,7 +56,7 @@ def call(program, *arguments, input=b'', code=0):
 
 def check(network, program, images):
     """That a program writes the reference's bytes."""
-    maps = reference.run(network, images)
+    maps = integer_reference.run(network, images)
     out = program.with_name('outputs.bin')
     for i, image in enumerate(images):
         text = call(program, '-', out, input=image.tobytes())

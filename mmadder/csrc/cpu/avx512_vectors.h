@@ -151,11 +151,74 @@ struct Bytes {
   static type add_distance(type sum, type a, type b) {
     return _mm512_add_epi64(sum, _mm512_sad_epu8(a, b));
   }
-  static void add_to(int32_t* sums, type v, bool add) {
-    auto* out = reinterpret_cast<__m256i*>(sums);
-    const __m256i narrow = _mm512_cvtepi64_epi32(v);
-    _mm256_storeu_si256(
-        out, add ? _mm256_add_epi32(_mm256_loadu_si256(out), narrow) : narrow);
+  static type larger(type a, type b) { return _mm512_max_epu8(a, b); }
+  static void store(uint8_t* p, type v) { _mm512_storeu_si512(p, v); }
+  static void store_sums(int32_t* sums, const type (&v)[2], bool add) {
+    const type low_halves = _mm512_setr_epi32(
+        0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const type all = _mm512_permutex2var_epi32(v[0], low_halves, v[1]);
+    _mm512_storeu_si512(
+        sums, add ? _mm512_add_epi32(_mm512_loadu_si512(sums), all) : all);
+  }
+};
+
+struct Ints {
+  typedef __m512i type;
+  static constexpr int lanes = 16;
+
+  static type zero() { return _mm512_setzero_si512(); }
+  static type set(int32_t a) { return _mm512_set1_epi32(a); }
+  static type load(const int32_t* p) { return _mm512_loadu_si512(p); }
+  static type load_pairs(const int16_t* p) { return _mm512_loadu_si512(p); }
+  static void store(int32_t* p, type v) { _mm512_storeu_si512(p, v); }
+  static type load_codes(const uint8_t* p) {
+    return _mm512_cvtepu8_epi32(
+        _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  static void store_codes(uint8_t* p, type v) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(v));
+  }
+  static type add(type a, type b) { return _mm512_add_epi32(a, b); }
+  static type sub(type a, type b) { return _mm512_sub_epi32(a, b); }
+  static type mul(type a, type b) { return _mm512_mullo_epi32(a, b); }
+  static type min(type a, type b) { return _mm512_min_epi32(a, b); }
+  static type max(type a, type b) { return _mm512_max_epi32(a, b); }
+  static type shift_16(type a) { return _mm512_srai_epi32(a, 16); }
+  static int32_t sum(type a) { return _mm512_reduce_add_epi32(a); }
+
+  class Multiplier {
+   public:
+    Multiplier(const int32_t* p, int shift)
+        : even_(load(p)),
+          odd_(_mm512_srli_epi64(even_, 32)),
+          rounding_(_mm512_set1_epi64(int64_t{1} << (shift - 1))),
+          shift_(_mm_cvtsi32_si128(shift)),
+          // An odd lane's result goes to the high half.
+          left_(_mm_cvtsi32_si128(shift < 32 ? 32 - shift : 0)),
+          right_(_mm_cvtsi32_si128(shift < 32 ? 0 : shift - 32)) {}
+
+    type scaled(type acc) const {
+      const type even =
+          _mm512_add_epi64(_mm512_mul_epi32(acc, even_), rounding_);
+      const type odd = _mm512_add_epi64(
+          _mm512_mul_epi32(_mm512_srli_epi64(acc, 32), odd_), rounding_);
+      return _mm512_mask_blend_epi32(
+          0xaaaa, _mm512_sra_epi64(even, shift_),
+          _mm512_sra_epi64(_mm512_sll_epi64(odd, left_), right_));
+    }
+
+   private:
+    type even_, odd_, rounding_;
+    __m128i shift_, left_, right_;
+  };
+
+  static type broadcast_pair(const int16_t* p) {
+    int32_t pair;
+    std::memcpy(&pair, p, sizeof(pair));
+    return set(pair);
+  }
+  static type add_products(type sum, type a, type b) {
+    return add(sum, _mm512_madd_epi16(a, b));
   }
 };
 

@@ -1,11 +1,6 @@
 #include "band_sums.h"
 
 namespace mmadder::cpu {
-namespace {
-
-constexpr int64_t kLineBytes = 64;  // of the caches
-
-}  // namespace
 
 void BandSums::start(const SummedBand& summed, bool all_blocks) {
   const auto& g = summed.g;
@@ -89,23 +84,15 @@ void BandSums::add_chunk(
   const float* x_sums = x_sums_.get() + chunk * band.positions();
   const int64_t tiles =
       ceil_div(band.columns, summed.kernels.forward_tile[vectors]);
-  // The next chunk's weights follow in memory. Where an image is small, they
-  // come from far away for few positions: ask for them ahead, some per tile.
-  const int64_t bytes = (weight.weights(summed.group, out_block, last) - w) *
-      static_cast<int64_t>(sizeof(float));
-  const int64_t ahead =
-      ceil_div(bytes, band.images * band.rows * tiles * kLineBytes);
-  const char* next = reinterpret_cast<const char*>(w) + bytes;
-  const char* const next_end = next + bytes;
+  WeightsAhead ahead(w, weight.weights(summed.group, out_block, last),
+                     band.images * band.rows * tiles);
   for (int64_t n = 0; n < band.images; ++n)
     for (int64_t oh = 0; oh < band.rows; ++oh) {
       const float* row = seen.row(n, oh * g.stride_h);
       for (int64_t t = 0; t < tiles; ++t) {  // of nearly equal width
         const int64_t ow = t * band.columns / tiles;
         const int64_t tile = (t + 1) * band.columns / tiles - ow;
-        for (int64_t i = 0; i < ahead && next < next_end;
-             ++i, next += kLineBytes)
-          __builtin_prefetch(next);
+        ahead.fetch();
         kernels[tile](
             row + ow * seen.column_step * kBlock, steps,
             (last - first) * g.taps(), w, x_sums, w_sums, chunk > 0, sums);

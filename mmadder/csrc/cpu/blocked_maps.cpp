@@ -3,50 +3,27 @@
 namespace mmadder::cpu {
 namespace {
 
-// Calls visit(n, block, row) for all rows of a map, from all threads.
 template <typename Visit>
 void for_each_row(const BlockedMap& map, const Visit& visit) {
-  const int64_t rows = map.batch * map.blocks() * map.height;
-  const int64_t grain = std::max<int64_t>(1 << 14, map.row()) / map.row();
-  at::parallel_for(0, rows, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t plane = i / map.height;
-      visit(plane / map.blocks(), plane % map.blocks(), i % map.height);
-    }
-  });
+  for_each_row(map.batch, map.blocks(), map.height, map.row(), visit);
 }
 
-// Pools rows of planes: column(n, block, row) is the address of a row.
+// Pools rows of planes: row_of(n, block, row) is the address of a row.
 template <typename Row>
 void max_pool(
     const Row& row_of, int64_t row_stride, int64_t column_stride,
     int64_t height, int64_t width, const Window& w, bool relu,
     const BlockedMap& output) {
   const auto kernel = kernels().max_pool;
-  // Columns whose windows lie inside.
-  const int64_t first = std::min(ceil_div(w.pad_w, w.stride_w), output.width);
-  const int64_t last = std::clamp<int64_t>(
-      floor_div(width + w.pad_w - w.kernel_w, w.stride_w) + 1, first,
-      output.width);
   for_each_row(output, [&](int64_t n, int64_t block, int64_t row) {
-    const int64_t top = row * w.stride_h - w.pad_h;
-    const int64_t begin = std::max<int64_t>(top, 0);
-    const int64_t rows = std::min(top + w.kernel_h, height) - begin;
-    const float* in = row_of(n, block, begin);
-    const auto pool = [&](int64_t c, int64_t positions) {
-      const int64_t left = c * w.stride_w - w.pad_w;
-      const int64_t inside = std::max<int64_t>(left, 0);
-      const int64_t columns = std::min(left + w.kernel_w, width) - inside;
-      kernel(in + inside * column_stride, row_stride, column_stride, rows,
-             columns, w.stride_w * column_stride, positions, relu,
-             output.at(n, block, row, c));
-    };
-    for (int64_t c = 0; c < first; ++c)
-      pool(c, 1);
-    if (first < last)
-      pool(first, last - first);
-    for (int64_t c = last; c < output.width; ++c)
-      pool(c, 1);
+    for_each_window(
+        w, height, width, row, output.width,
+        [&](int64_t begin, int64_t rows, int64_t inside, int64_t columns,
+            int64_t c, int64_t positions) {
+          kernel(row_of(n, block, begin) + inside * column_stride, row_stride,
+                 column_stride, rows, columns, w.stride_w * column_stride,
+                 positions, relu, output.at(n, block, row, c));
+        });
   });
 }
 

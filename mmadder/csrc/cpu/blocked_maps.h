@@ -28,10 +28,6 @@ struct BlockedMap {
   }
 };
 
-struct Window {
-  int64_t kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w;
-};
-
 class BlockedWorker;
 
 // What the threads keep from one layer to the next.

@@ -8,20 +8,13 @@
 #include <emmintrin.h>
 #endif
 
+#include "code_sums.h"
 #include "drivers.h"
-#include "packing.h"
 
 namespace mmadder::cpu {
 namespace {
 
 constexpr int64_t kChannels = kBlockBytes;  // in a block
-constexpr int64_t kEight = 8;
-
-// Eights of channels in a block that count.
-int64_t num_eights(int64_t channels, int64_t block) {
-  return ceil_div(
-      std::min<int64_t>(channels - block * kChannels, kChannels), kEight);
-}
 
 // ---------------------------------------------------------------- packing --
 
@@ -59,29 +52,6 @@ void to_codes(
     out[i] = static_cast<uint8_t>(std::clamp(
         static_cast<int>(std::nearbyint(bounded)) + codes.zero_point, 0, 255));
   }
-}
-
-// rows[channel][16] to cells of kBlockBytes: cell[pixel][channel], up to 16.
-void transpose_codes(
-    const uint8_t (*rows)[kBlock], int64_t pixels, uint8_t* const* cells) {
-#if defined(__SSE2__)
-  __m128i a[kBlock], b[kBlock];
-  for (int i = 0; i < kBlock; ++i)
-    a[i] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(rows[i]));
-  const auto interleave = [](const __m128i* in, __m128i* out) {
-    for (int i = 0; i < kBlock / 2; ++i) {
-      out[2 * i] = _mm_unpacklo_epi8(in[i], in[i + kBlock / 2]);
-      out[2 * i + 1] = _mm_unpackhi_epi8(in[i], in[i + kBlock / 2]);
-    }
-  };
-  interleave(a, b), interleave(b, a), interleave(a, b), interleave(b, a);
-  for (int64_t p = 0; p < pixels; ++p)
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(cells[p]), a[p]);
-#else
-  for (int64_t p = 0; p < pixels; ++p)
-    for (int64_t c = 0; c < kBlock; ++c)
-      cells[p][c] = rows[c][p];
-#endif
 }
 
 // Packs a region of codes to [block][pixel][64]. Borders are the code of
@@ -131,68 +101,6 @@ void pack_image(
   }
 }
 
-// ---------------------------------------------------------------- weights --
-
-// Per group and block of output channels: [input
-// block][tap][eight][output][8].
-class PackedCodes {
- public:
-  PackedCodes(const Conv2dGeometry& g, const Kernels& kernels)
-      : g_(g),
-        width_(kMaxVectors * kernels.byte_outputs),
-        eights_(ceil_div(g.in_channels_per_group(), kEight)) {}
-
-  int64_t size() const { return g_.groups * out_blocks() * block_size(); }
-  int64_t width() const { return width_; }
-  int64_t out_blocks() const {
-    return ceil_div(g_.out_channels_per_group(), width_);
-  }
-  void attach(const uint8_t* data) { data_ = data; }
-  const uint8_t* block(
-      int64_t group, int64_t out_block, int64_t in_block) const {
-    return data_ + (group * out_blocks() + out_block) * block_size() +
-        in_block * kChannels * g_.taps() * width_;
-  }
-
-  void pack(const uint8_t* weight, uint8_t* packed) const {
-    std::memset(packed, 0, size());
-    const int64_t outputs = g_.out_channels_per_group();
-    at::parallel_for(0, g_.out_channels, 16, [&](int64_t begin, int64_t end) {
-      for (int64_t oc = begin; oc < end; ++oc) {
-        const int64_t o = oc % outputs;
-        pack_filter(
-            weight + oc * g_.in_channels_per_group() * g_.taps(),
-            packed + o % width_ * kEight +
-                (oc / outputs * out_blocks() + o / width_) * block_size());
-      }
-    });
-  }
-
- private:
-  int64_t block_size() const { return eights_ * kEight * g_.taps() * width_; }
-
-  // One filter, (in_channels, taps), to its place among the outputs.
-  void pack_filter(const uint8_t* filter, uint8_t* out) const {
-    const int64_t channels = g_.in_channels_per_group(), taps = g_.taps();
-    for (int64_t e = 0; e < eights_; ++e) {
-      const int64_t block = e * kEight / kChannels;
-      const int64_t used = std::min<int64_t>(channels - e * kEight, kEight);
-      const int64_t eights = num_eights(channels, block);
-      uint8_t* target = out +
-          (block * kChannels * taps + e % (kChannels / kEight) * kEight) *
-              width_;
-      for (int64_t t = 0; t < taps; ++t)
-        for (int64_t k = 0; k < used; ++k)
-          target[t * eights * width_ * kEight + k] =
-              filter[(e * kEight + k) * taps + t];
-    }
-  }
-
-  const Conv2dGeometry& g_;
-  const int64_t width_, eights_;
-  const uint8_t* data_ = nullptr;
-};
-
 // ------------------------------------------------------------------ tasks --
 
 // What all threads share.
@@ -215,90 +123,42 @@ class CodeWorker {
     const auto& g = conv.g;
     const auto& band = task.band;
     const int64_t channels = g.in_channels_per_group();
-    const int64_t blocks = ceil_div(channels, kChannels);
-    region_ = seen_region(g, band);
-    image_ = 4 * packed_floats(region_, blocks);
-    packed_.reserve(band.images * image_ / 4);
+    const Region region = seen_region(g, band);
+    const int64_t image = 4 * packed_floats(region, num_code_blocks(channels));
+    auto* packed =
+        reinterpret_cast<uint8_t*>(packed_.reserve(band.images * image / 4));
     for (int64_t n = 0; n < band.images; ++n)
       pack_image(
           conv.input +
               ((band.n + n) * g.in_channels + task.group * channels) * g.in_h *
                   g.in_w,
-          channels, g.in_h, g.in_w, conv.codes, region_, packed(n));
-    find_steps(
-        g, region_, blocks, region_.pixels() * kBlockBytes, kBlockBytes,
-        [&](int64_t b) { return num_eights(channels, b); }, steps_);
-    const bool center = conv.epilogue.center;
-    const int64_t block = band.positions() * conv.weight.width();
-    sums_.reserve(block * (center ? conv.weight.out_blocks() : 1));
-    for (int64_t ob = task.first_block; ob < task.last_block; ++ob) {
-      int32_t* sums = this->sums() + (center ? ob * block : 0);
-      add_all(conv, task, ob, sums);
-      if (!center)
-        store(conv, task, ob, sums);
-    }
-    if (!center)
-      return;
-    find_totals(conv, band);
-    for (int64_t ob = 0; ob < conv.weight.out_blocks(); ++ob)
-      store(conv, task, ob, this->sums() + ob * block);
+          channels, g.in_h, g.in_w, conv.codes, region, packed + n * image);
+    sums_.for_each_block(
+        {g,
+         conv.kernels,
+         conv.weight,
+         band,
+         task.group,
+         {packed, image, region.pixels() * kBlockBytes, region, 1}},
+        task, conv.epilogue.center,
+        [&](int64_t ob, const int32_t* sums, const int32_t* totals) {
+          store(conv, task, ob, sums, totals);
+        });
   }
 
  private:
-  void add_all(const CodeConvolution<Input>& conv, const Task& task,
-               int64_t out_block, int32_t* first_sum) {
-    const auto& g = conv.g;
-    const auto& band = task.band;
-    const int64_t blocks = ceil_div(g.in_channels_per_group(), kChannels);
-    const int64_t chunk =
-        chunk_blocks(kChannels * g.taps() * conv.weight.width());
-    const int64_t tiles = ceil_div(band.columns, conv.kernels.byte_tile);
-    for (int64_t b = 0; b < blocks; b += chunk) {
-      const Step* steps = steps_.data() + b * g.taps();
-      const int64_t num_steps = (std::min(b + chunk, blocks) - b) * g.taps();
-      const uint8_t* w = conv.weight.block(task.group, out_block, b);
-      int32_t* sums = first_sum;
-      for (int64_t n = 0; n < band.images; ++n)
-        for (int64_t oh = 0; oh < band.rows; ++oh) {
-          const uint8_t* row =
-              packed(n) + region_.pixel(oh * g.stride_h, 0) * kBlockBytes;
-          for (int64_t t = 0; t < tiles; ++t) {
-            const int64_t ow = t * band.columns / tiles;
-            const int64_t tile = (t + 1) * band.columns / tiles - ow;
-            conv.kernels.l1_distance_u8[tile](
-                row + ow * kBlockBytes, steps, num_steps, w, b > 0, sums);
-            sums += tile * conv.weight.width();
-          }
-        }
-    }
-  }
-
-  // The sum over the filters at each position, of all blocks' sums.
-  void find_totals(const CodeConvolution<Input>& conv, const Band& band) {
-    const int64_t positions = band.positions(), width = conv.weight.width();
-    const int64_t outputs = conv.g.out_channels_per_group();
-    totals_.assign(positions, 0);
-    for (int64_t ob = 0; ob < conv.weight.out_blocks(); ++ob) {
-      const int64_t used = std::min(width, outputs - ob * width);
-      const int32_t* sums = this->sums() + ob * positions * width;
-      for (int64_t p = 0; p < positions; ++p)
-        for (int64_t l = 0; l < used; ++l)
-          totals_[p] += sums[p * width + l];
-    }
-  }
-
   // Sums become floats, exact up to 2^24, and go through the epilogue. With
   // center they are C times as large less the total, both exact integers.
-  void store(const CodeConvolution<Input>& conv, const Task& task,
-             int64_t out_block, const int32_t* block_sums) {
+  void store(
+      const CodeConvolution<Input>& conv, const Task& task, int64_t out_block,
+      const int32_t* block_sums, const int32_t* totals) const {
     const auto& g = conv.g;
     const int64_t width = conv.weight.width();
     const int64_t outputs = g.out_channels_per_group();
     const int64_t used = std::min(width, outputs - out_block * width);
     const int64_t plane = g.out_h * g.out_w;
     const int64_t oc = task.group * outputs + out_block * width;
-    const bool center = conv.epilogue.center;
-    const int32_t times = center ? static_cast<int32_t>(outputs) : 1;
+    const int32_t times = totals ? static_cast<int32_t>(outputs) : 1;
     const float factor = -conv.codes.scale / static_cast<float>(times);
     float distances[kBlock * kMaxVectors * kEight];
     for_each_run(
@@ -310,7 +170,7 @@ class CodeWorker {
             const int64_t positions = std::min<int64_t>(run - p, kBlock);
             const int32_t* sums = block_sums + (position + p) * width;
             for (int64_t i = 0; i < positions; ++i) {
-              const int32_t total = center ? totals_[position + p + i] : 0;
+              const int32_t total = totals ? totals[position + p + i] : 0;
               for (int64_t k = i * width; k < (i + 1) * width; ++k)
                 distances[k] = static_cast<float>(times * sums[k] - total);
             }
@@ -325,16 +185,8 @@ class CodeWorker {
         });
   }
 
-  uint8_t* packed(int64_t n) {
-    return reinterpret_cast<uint8_t*>(packed_.get()) + n * image_;
-  }
-  int32_t* sums() { return reinterpret_cast<int32_t*>(sums_.get()); }
-
-  Region region_{};
-  int64_t image_ = 0;  // bytes of a packed image
-  std::vector<Step> steps_;
-  Buffer packed_, sums_;
-  std::vector<int32_t> totals_;
+  Buffer packed_;
+  CodeSums sums_;
 };
 
 }  // namespace

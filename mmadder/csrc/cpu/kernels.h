@@ -111,11 +111,70 @@ using WeightSumsKernel = void (*)(
     const float* w, int64_t rows, float* half_sums, float* distances);
 
 // Sums |x - w| over all steps into sums[tile][2 * byte_outputs], or adds.
-//   x: first position of the tile; the next one is kBlockBytes on.
+//   x: first position of the tile; the next one is kBlockBytes on, times the
+//   column step of the kernel.
 //   w: [step][eights][2 * byte_outputs][8].
 using L1DistanceU8Kernel = void (*)(
     const uint8_t* x, const Step* steps, int64_t num_steps, const uint8_t* w,
     bool add, int32_t* sums);
+
+// totals[position] = sum over all blocks of sums[block][position][2 *
+// byte_outputs].
+using CodeTotalsKernel = void (*)(
+    const int32_t* sums, int64_t block_stride, int64_t blocks,
+    int64_t positions, int32_t* totals);
+
+// Sums x * w over all steps into sums[tile][2 * int_lanes], or adds; quads of
+// a step count pairs of values.
+//   x: first position of the tile; the next one is x_stride on.
+//   w: [step][pairs][2 * int_lanes][2].
+using ProductsKernel = void (*)(
+    const int16_t* x, int64_t x_stride, const Step* steps, int64_t num_steps,
+    const int16_t* w, bool add, int32_t* sums);
+
+// What becomes of a sum on its way to a code (docs/integer_format.md):
+//   acc = sum, or -sum if negative, or total - filters * sum if there are
+//   totals;
+//   t = (acc * multiplier + 2^(shift - 1)) >> shift, within 31 bits;
+//   t += bias + residual * residual_multiplier;
+//   code = (t >> 16) + zero_point, from low to highest.
+// Pointers are those of the first lane.
+struct Requantization {
+  const int32_t* multiplier;
+  // An acc beyond these has the t of the limits of t; null if none can be.
+  const int32_t* least;
+  const int32_t* most;
+  const int32_t* bias;     // and what rounding and zero points add
+  const int32_t* highest;  // 0 of a channel that is not there
+  int shift;
+  bool negative;
+  int32_t filters, residual_multiplier, zero_point, low;
+};
+
+// One vector of codes of each position, [position][64], and so of residual,
+// which may be null. sums[position] are sums_stride apart.
+using RequantizeKernel = void (*)(
+    const int32_t* sums, int64_t sums_stride, int64_t positions,
+    const int32_t* totals, const Requantization& requantization,
+    const uint8_t* residual, uint8_t* dst);
+
+// code = ((a * multiplier_a + b * multiplier_b + offset) >> 16) + zero_point,
+// from low to highest[64].
+struct CodeSum {
+  int32_t multiplier_a, multiplier_b, offset, zero_point, low;
+  const int32_t* highest;
+};
+
+// dst[position][64] of a[position] and b[columns[position]].
+using AddCodesKernel = void (*)(
+    const uint8_t* a, const uint8_t* b, const int64_t* columns,
+    int64_t positions, const CodeSum& sum, uint8_t* dst);
+
+// dst[position][64] = the largest x[row][column][64] of a window. Strides in
+// bytes; windows are `step` apart.
+using MaxPoolCodesKernel = void (*)(
+    const uint8_t* x, int64_t row_stride, int64_t column_stride, int64_t rows,
+    int64_t columns, int64_t step, int64_t positions, uint8_t* dst);
 
 struct Kernels {
   const char* name;
@@ -136,7 +195,13 @@ struct Kernels {
   WeightSumsKernel weight_sums[kMaxVectors + 1];
   int byte_outputs;  // output channels in a vector of bytes
   int byte_tile;     // most positions
-  L1DistanceU8Kernel l1_distance_u8[kMaxTile + 1];
+  L1DistanceU8Kernel l1_distance_u8[kMaxColumnStep][kMaxTile + 1];
+  CodeTotalsKernel code_totals;
+  int int_lanes;  // int32 in a vector, twice byte_outputs
+  ProductsKernel products[kMaxTile + 1];  // up to byte_tile
+  RequantizeKernel requantize;
+  AddCodesKernel add_codes;
+  MaxPoolCodesKernel max_pool_codes;
 };
 
 const Kernels& portable_kernels();

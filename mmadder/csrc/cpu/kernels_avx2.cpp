@@ -137,11 +137,96 @@ struct Bytes {
   static type add_distance(type sum, type a, type b) {
     return _mm256_add_epi64(sum, _mm256_sad_epu8(a, b));
   }
-  static void add_to(int32_t* sums, type v, bool add) {
-    alignas(32) int64_t wide[4];
-    _mm256_store_si256(reinterpret_cast<__m256i*>(wide), v);
-    for (int o = 0; o < outputs; ++o)
-      sums[o] = (add ? sums[o] : 0) + static_cast<int32_t>(wide[o]);
+  static type larger(type a, type b) { return _mm256_max_epu8(a, b); }
+  static void store(uint8_t* p, type v) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v);
+  }
+  static void store_sums(int32_t* sums, const type (&v)[2], bool add) {
+    // Low halves of quarters, which then go where they belong.
+    const type mixed = _mm256_castps_si256(_mm256_shuffle_ps(
+        _mm256_castsi256_ps(v[0]), _mm256_castsi256_ps(v[1]), 0x88));
+    const type all = _mm256_permute4x64_epi64(mixed, 0xd8);
+    auto* out = reinterpret_cast<__m256i*>(sums);
+    _mm256_storeu_si256(
+        out, add ? _mm256_add_epi32(_mm256_loadu_si256(out), all) : all);
+  }
+};
+
+struct Ints {
+  typedef __m256i type;
+  static constexpr int lanes = 8;
+
+  static type zero() { return _mm256_setzero_si256(); }
+  static type set(int32_t a) { return _mm256_set1_epi32(a); }
+  static type load(const int32_t* p) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  }
+  static type load_pairs(const int16_t* p) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  }
+  static void store(int32_t* p, type v) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v);
+  }
+  static type load_codes(const uint8_t* p) {
+    return _mm256_cvtepu8_epi32(
+        _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  }
+  static void store_codes(uint8_t* p, type v) {
+    const __m128i words = _mm_packs_epi32(
+        _mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    _mm_storel_epi64(
+        reinterpret_cast<__m128i*>(p), _mm_packus_epi16(words, words));
+  }
+  static type add(type a, type b) { return _mm256_add_epi32(a, b); }
+  static type sub(type a, type b) { return _mm256_sub_epi32(a, b); }
+  static type mul(type a, type b) { return _mm256_mullo_epi32(a, b); }
+  static type min(type a, type b) { return _mm256_min_epi32(a, b); }
+  static type max(type a, type b) { return _mm256_max_epi32(a, b); }
+  static type shift_16(type a) { return _mm256_srai_epi32(a, 16); }
+  static int32_t sum(type a) {
+    __m128i s = _mm_add_epi32(
+        _mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
+  }
+
+  // There is no arithmetic shift of 64 bits: 2^63 makes a number positive,
+  // and what is left of that is taken off again.
+  class Multiplier {
+   public:
+    Multiplier(const int32_t* p, int shift)
+        : even_(load(p)),
+          odd_(_mm256_srli_epi64(even_, 32)),
+          rounding_(_mm256_set1_epi64x(static_cast<int64_t>(
+              (uint64_t{1} << 63) + (uint64_t{1} << (shift - 1))))),
+          surplus_(_mm256_set1_epi32(static_cast<int32_t>(
+              static_cast<uint32_t>((uint64_t{1} << 63) >> shift)))),
+          shift_(_mm_cvtsi32_si128(shift)) {}
+
+    type scaled(type acc) const {
+      const type even =
+          _mm256_add_epi64(_mm256_mul_epi32(acc, even_), rounding_);
+      const type odd = _mm256_add_epi64(
+          _mm256_mul_epi32(_mm256_srli_epi64(acc, 32), odd_), rounding_);
+      return sub(
+          _mm256_blend_epi32(
+              _mm256_srl_epi64(even, shift_),
+              _mm256_slli_epi64(_mm256_srl_epi64(odd, shift_), 32), 0xaa),
+          surplus_);
+    }
+
+   private:
+    type even_, odd_, rounding_, surplus_;
+    __m128i shift_;
+  };
+
+  static type broadcast_pair(const int16_t* p) {
+    int32_t pair;
+    std::memcpy(&pair, p, sizeof(pair));
+    return set(pair);
+  }
+  static type add_products(type sum, type a, type b) {
+    return add(sum, _mm256_madd_epi16(a, b));
   }
 };
 
@@ -150,7 +235,7 @@ struct Bytes {
 const Kernels& avx2_kernels() {
   static const Kernels table = [] {
     auto kernels = make_kernels<Vector, 10, 5, 5, 0>("avx2");
-    set_l1_distance_u8<Bytes, 5>(kernels);
+    set_code_kernels<Bytes, Ints, 5>(kernels);
     return kernels;
   }();
   return table;

@@ -100,9 +100,88 @@ struct Bytes {
             : b.bytes[i] - a.bytes[i];
     return sum;
   }
-  static void add_to(int32_t* sums, const type& v, bool add) {
-    for (int o = 0; o < outputs; ++o)
-      sums[o] = (add ? sums[o] : 0) + v.sum[o];
+  static type larger(const type& a, const type& b) {
+    type v{};
+    for (int i = 0; i < 16; ++i)
+      v.bytes[i] = a.bytes[i] > b.bytes[i] ? a.bytes[i] : b.bytes[i];
+    return v;
+  }
+  static void store(uint8_t* p, const type& v) {
+    std::memcpy(p, v.bytes, sizeof(v.bytes));
+  }
+  static void store_sums(int32_t* sums, const type (&v)[2], bool add) {
+    for (int o = 0; o < 2 * outputs; ++o)
+      sums[o] = (add ? sums[o] : 0) + v[o / outputs].sum[o % outputs];
+  }
+};
+
+struct Ints {
+  typedef int32_t type __attribute__((vector_size(16)));
+  typedef uint32_t wrapping __attribute__((vector_size(16)));
+  static constexpr int lanes = 4;
+
+  static type zero() { return type{}; }
+  static type set(int32_t a) { return type{} + a; }
+  static type load(const int32_t* p) {
+    type v;
+    std::memcpy(&v, p, sizeof(v));
+    return v;
+  }
+  static type load_pairs(const int16_t* p) {
+    type v;
+    std::memcpy(&v, p, sizeof(v));
+    return v;
+  }
+  static void store(int32_t* p, type v) { std::memcpy(p, &v, sizeof(v)); }
+  static type load_codes(const uint8_t* p) {
+    return type{p[0], p[1], p[2], p[3]};
+  }
+  static void store_codes(uint8_t* p, type v) {
+    for (int i = 0; i < lanes; ++i)
+      p[i] = static_cast<uint8_t>(v[i]);
+  }
+  static type add(type a, type b) { return (type)((wrapping)a + (wrapping)b); }
+  static type sub(type a, type b) { return (type)((wrapping)a - (wrapping)b); }
+  static type mul(type a, type b) { return (type)((wrapping)a * (wrapping)b); }
+  static type select(type m, type a, type b) { return (m & a) | (~m & b); }
+  static type min(type a, type b) { return select(a < b, a, b); }
+  static type max(type a, type b) { return select(a > b, a, b); }
+  static type shift_16(type a) { return a >> 16; }
+  static int32_t sum(type a) {
+    const wrapping w = (wrapping)a;
+    return static_cast<int32_t>(w[0] + w[1] + w[2] + w[3]);
+  }
+
+  class Multiplier {
+   public:
+    Multiplier(const int32_t* p, int shift) : factor_(p), shift_(shift) {}
+
+    type scaled(type acc) const {
+      type v;
+      for (int i = 0; i < lanes; ++i)
+        v[i] = static_cast<int32_t>(
+            (int64_t{acc[i]} * factor_[i] + (int64_t{1} << (shift_ - 1))) >>
+            shift_);
+      return v;
+    }
+
+   private:
+    const int32_t* factor_;
+    int shift_;
+  };
+
+  static type broadcast_pair(const int16_t* p) {
+    int32_t pair;
+    std::memcpy(&pair, p, sizeof(pair));
+    return set(pair);
+  }
+  static type add_products(type sum, type a, type b) {
+    int16_t x[2 * lanes], y[2 * lanes];
+    std::memcpy(x, &a, sizeof(x));
+    std::memcpy(y, &b, sizeof(y));
+    for (int i = 0; i < lanes; ++i)
+      sum[i] += x[2 * i] * y[2 * i] + x[2 * i + 1] * y[2 * i + 1];
+    return sum;
   }
 };
 
@@ -111,7 +190,7 @@ struct Bytes {
 const Kernels& portable_kernels() {
   static const Kernels table = [] {
     auto kernels = make_kernels<Vector, 8, 4, 4, 0>("portable");
-    set_l1_distance_u8<Bytes, 2>(kernels);
+    set_code_kernels<Bytes, Ints, 2>(kernels);
     return kernels;
   }();
   return table;

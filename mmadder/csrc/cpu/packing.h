@@ -71,6 +71,29 @@ inline int64_t chunk_blocks(int64_t block_bytes) {
   return std::max<int64_t>(kChunkBytes / block_bytes, 1);
 }
 
+// The next chunk's weights follow in memory. Where an image is small, they
+// come from far away for few positions: ask for them ahead, some per tile.
+class WeightsAhead {
+ public:
+  // Of a chunk from `begin` to `end`, which that many tiles read.
+  WeightsAhead(const void* begin, const void* end, int64_t tiles)
+      : next_(static_cast<const char*>(end)),
+        end_(next_ + (next_ - static_cast<const char*>(begin))),
+        lines_((end_ - next_ + tiles * kLine - 1) / (tiles * kLine)) {}
+
+  void fetch() {
+    for (int64_t i = 0; i < lines_ && next_ < end_; ++i, next_ += kLine)
+      __builtin_prefetch(next_);
+  }
+
+ private:
+  static constexpr int64_t kLine = 64;  // bytes of the caches'
+
+  const char* next_;
+  const char* const end_;
+  const int64_t lines_;  // for a tile
+};
+
 // Bands of about `positions` positions; small images share one.
 inline std::vector<Band> make_bands(
     int64_t batch, int64_t rows, int64_t columns, int64_t positions) {
@@ -127,9 +150,11 @@ struct Task {
 template <typename Worker, typename Run>
 void for_each_task(
     std::deque<Worker>& workers, int64_t batch, int64_t groups, int64_t blocks,
-    bool whole, int64_t rows, int64_t columns, const Run& run) {
+    bool whole, int64_t rows, int64_t columns, const Run& run,
+    int64_t most_positions = kBandPositions) {
   const auto bands = make_bands(
-      batch, rows, columns, band_positions(batch * rows * columns, whole));
+      batch, rows, columns,
+      std::min(band_positions(batch * rows * columns, whole), most_positions));
   const int64_t pieces = static_cast<int64_t>(bands.size()) * groups;
   const int64_t parts = whole ? 1 : channel_parts(pieces, blocks);
   const int64_t tasks = pieces * parts;
@@ -158,6 +183,54 @@ void for_each_run(const Band& band, int64_t out_w, const Visit& visit) {
   for (int64_t i = 0; i < runs; ++i)
     visit(i * count, count, band.n + (whole_rows ? i : i / band.rows),
           band.row + (whole_rows ? 0 : i % band.rows));
+}
+
+// Calls visit(n, block, row) for all rows of maps in blocks of channels, whose
+// rows have that many elements.
+template <typename Visit>
+void for_each_row(int64_t batch, int64_t blocks, int64_t height, int64_t row,
+                  const Visit& visit) {
+  const int64_t grain =
+      std::max<int64_t>((1 << 14) / std::max<int64_t>(row, 1), 1);
+  at::parallel_for(
+      0, batch * blocks * height, grain, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+          const int64_t plane = i / height;
+          visit(plane / blocks, plane % blocks, i % height);
+        }
+      });
+}
+
+// A pooling's windows, whose padding does not count.
+struct Window {
+  int64_t kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w;
+};
+
+// Calls pool(begin, rows, inside, columns, c, positions) for a row of windows
+// over height x width pixels: from column c on that many positions see rows
+// from `begin` and columns from `inside` on.
+template <typename Pool>
+void for_each_window(const Window& w, int64_t height, int64_t width,
+                     int64_t row, int64_t out_w, const Pool& pool) {
+  // Columns whose windows lie inside.
+  const int64_t first = std::min(ceil_div(w.pad_w, w.stride_w), out_w);
+  const int64_t last = std::clamp<int64_t>(
+      floor_div(width + w.pad_w - w.kernel_w, w.stride_w) + 1, first, out_w);
+  const int64_t top = row * w.stride_h - w.pad_h;
+  const int64_t begin = std::max<int64_t>(top, 0);
+  const int64_t rows = std::min(top + w.kernel_h, height) - begin;
+  const auto pool_from = [&](int64_t c, int64_t positions) {
+    const int64_t left = c * w.stride_w - w.pad_w;
+    const int64_t inside = std::max<int64_t>(left, 0);
+    const int64_t columns = std::min(left + w.kernel_w, width) - inside;
+    pool(begin, rows, inside, columns, c, positions);
+  };
+  for (int64_t c = 0; c < first; ++c)
+    pool_from(c, 1);
+  if (first < last)
+    pool_from(first, last - first);
+  for (int64_t c = last; c < out_w; ++c)
+    pool_from(c, 1);
 }
 
 // ---------------------------------------------------------------- packing --
