@@ -5,8 +5,6 @@ the sizes, the table of its steps and the arrays. Nothing is allocated: maps
 share one array, in which a map's place is free again behind its last reader.
 """
 import math
-import re
-import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import numpy as np
 from mmadder.errors import InputError
 from mmadder.files import whole_file
 
+from .c_text import comment, identifiers, int32, strings, wrapped
 from .network import IntegerNetwork
 
 SOURCE, HEADER = 'network.c', 'network.h'
@@ -24,10 +23,6 @@ BLOCK, PIXELS = 32, 4
 LONGEST_STRING = 4095 // BLOCK * BLOCK  # C99 promises 4095 characters
 MOST_BYTES = 2**31 - 1
 MOST_POSITIONS = 2**20  # of an average
-# Each byte in a C string: three digits end an escape, "??" is a trigraph.
-CHARACTERS = [
-    chr(byte) if 32 <= byte < 127 and chr(byte) not in '"\\?'
-    else f'\\{byte:03o}' for byte in range(256)]
 
 
 @dataclass
@@ -154,7 +149,7 @@ class _Program:
             name: (network.maps[name]['channels'], *extent)
             for name, extent in network.sizes(size).items()}
         self.steps = self._needed_steps()
-        self.members = _identifiers(network.outputs)
+        self.members = identifiers(network.outputs)
         self.arrays, self.tables, self.calls = [], [], []
         self.weights = {}
         self.lengths = dict(adder=0, convolution=0)
@@ -209,7 +204,7 @@ class _Program:
         type_, fields = kinds[kind](step, label)
         shape = ' x '.join(map(str, self.shapes[name]))
         self.tables.append(
-            f'// {_comment(name)}: {kind}, {shape}.\n'
+            f'// {comment(name)}: {kind}, {shape}.\n'
             f'static const struct {type_} {label} = {{\n{fields}}};\n')
         arguments = [self._map(source) for source in _sources(step)]
         if kind in ('adder', 'convolution') and not is_number and \
@@ -245,7 +240,7 @@ class _Program:
             f'.{name} = {{{h}, {w}}}' for name, (h, w) in sizes.items()]
 
     def _max_pool(self, step, label):
-        return 'windows', _wrapped(self._windows(step, step['kernel']))
+        return 'windows', wrapped(self._windows(step, step['kernel']))
 
     def _codes(self, step):
         target = self.network.maps[step['output']]
@@ -259,7 +254,7 @@ class _Program:
                 f"{step['output']} is the average of {height * width} "
                 f'positions, more than {MOST_POSITIONS}: give a smaller size')
         zero = self.network.maps[step['input']]['zero_point']
-        return 'average', _wrapped([
+        return 'average', wrapped([
             f'.channels = {channels}', f'.positions = {height * width}',
             f'.in_zero = {zero}', *self._codes(step),
             f".multiplier = {step['multiplier']}",
@@ -274,7 +269,7 @@ class _Program:
             found += [f'.{side} = {{{height}, {width}}}',
                       f'.{side}_zero = {zero}',
                       f'.{side}_multiplier = {multiplier}']
-        return 'sum', _wrapped(found + self._codes(step))
+        return 'sum', wrapped(found + self._codes(step))
 
     def _layer(self, step, label):
         network = self.network
@@ -288,7 +283,7 @@ class _Program:
         self._numbers(label, 'bias', network.array(step, 'bias'))
         zero = source['zero_point']
         found = [
-            '.windows = {\n' + _wrapped(windows, indent=8) + '    }',
+            '.windows = {\n' + wrapped(windows, indent=8) + '    }',
             f'.filters = {len(weight)}', f'.pieces = {pieces}',
             f'.piece = {piece}',
             f'.weight = (const unsigned char *){place}',
@@ -296,7 +291,7 @@ class _Program:
             '.zeros = picture_zeros' if isinstance(zero, list)
             else f'.in_zero = {zero}']
         if target['type'] == 'int32':
-            return 'layer', _wrapped(found)
+            return 'layer', wrapped(found)
         found += self._scaling(step, label) + self._codes(step)
         if step.get('residual') is not None:
             residual = network.maps[step['residual']]
@@ -304,7 +299,7 @@ class _Program:
             found += ['.has_residual = 1',
                       f".residual_zero = {residual['zero_point']}",
                       f'.residual = {self._factor(step, factor)}']
-        return 'layer', _wrapped(found)
+        return 'layer', wrapped(found)
 
     def _scaling(self, step, label):
         """Center and requantization; an adder does with shifts if it can."""
@@ -348,12 +343,12 @@ class _Program:
         piece = -(-rows.shape[1] // pieces // BLOCK) * BLOCK
         padded = np.zeros((len(rows), pieces * piece), np.uint8)
         padded[:, :rows.shape[1]] = rows.view(np.uint8)
-        strings = ',\n'.join(
-            _string(row.rstrip(b'\0'))
+        lines = ',\n'.join(
+            strings(row.rstrip(b'\0'))
             for row in map(bytes, padded.reshape(-1, piece)))
         self.arrays.append(
             f'static const unsigned char {label}_weight'
-            f'[{len(rows) * pieces}][{piece + 1}] = {{\n{strings}}};\n')
+            f'[{len(rows) * pieces}][{piece + 1}] = {{\n{lines}}};\n')
         self.result.weight_bytes += len(rows) * pieces * (piece + 1)
         self.weights[own] = f'{label}_weight', pieces, piece
         return self.weights[own]
@@ -361,14 +356,14 @@ class _Program:
     def _numbers(self, label, name, values):
         self.arrays.append(
             f'static const int32_t {label}_{name}[{len(values)}] = {{\n'
-            f'{_wrapped(map(_int32, values.tolist()))}}};\n')
+            f'{wrapped(map(int32, values.tolist()))}}};\n')
         self.result.weight_bytes += 4 * len(values)
 
     def _powers(self, label, multiplier, shift):
         powers = [_power(factor) for factor in multiplier]
         self.arrays.append(
             f'static const struct mmadder_power {label}_power'
-            f'[{len(powers)}] = {{\n' + _wrapped(
+            f'[{len(powers)}] = {{\n' + wrapped(
                 f'{{{sign}, {shift - left}}}' for sign, left in powers)
             + '};\n')
         self.result.weight_bytes += 2 * len(powers)
@@ -386,7 +381,7 @@ class _Program:
             is_number = entry['type'] == 'int32'
             what = 'scale of its channel x number' if is_number else \
                 f"{entry['scale']!r} (code - {entry['zero_point']})"
-            members.append(f'  // {_comment(name)}: value = {what}.\n'
+            members.append(f'  // {comment(name)}: value = {what}.\n'
                            f"  {entry['type']}_t {member}[{c}][{h}][{w}];\n")
             if is_number:
                 scales.append(
@@ -395,7 +390,7 @@ class _Program:
         return _HEADER.format(
             order=order, channels=channels, height=height, width=width,
             members=''.join(members), scales=''.join(scales),
-            zeros=_wrapped(map(str, zeros)), arrays='\n'.join(self.arrays))
+            zeros=wrapped(map(str, zeros)), arrays='\n'.join(self.arrays))
 
     def source(self):
         network, result = self.network, self.result
@@ -429,7 +424,7 @@ class _Program:
     def _network(self):
         scales = [
             f'const double mmadder_{member}_scale[{len(entry["scale"])}] = '
-            f'{{\n{_wrapped(map(repr, map(float, entry["scale"])))}}};\n'
+            f'{{\n{wrapped(map(repr, map(float, entry["scale"])))}}};\n'
             for member, entry in (
                 (member, self.network.maps[self.network.outputs[name]])
                 for name, member in self.members.items())
@@ -449,7 +444,7 @@ class _Program:
             pair = f'{values}, NULL' if \
                 self.network.maps[source]['type'] == 'uint8' \
                 else f'NULL, {values}'
-            rows.append(f'    {{{_string(name.encode())}, {c}, {h}, {w}, '
+            rows.append(f'    {{{strings(name.encode())}, {c}, {h}, {w}, '
                         f'{pair}}},\n')
         return 'static const struct output tensors[] = {\n' + \
             ''.join(rows) + '};\n' + self._classes()
@@ -464,7 +459,7 @@ class _Program:
         if len(classes) != count:
             classes = [''] * count
         names = ',\n'.join(
-            '    ' + _string(str(text).encode()).lstrip() for text in classes)
+            '    ' + strings(str(text).encode()).lstrip() for text in classes)
         return (
             f'static const char *const classes[] = {{\n{names}}};\n'
             f'#define LOGITS (&outputs.{member}[0][0][0])\n'
@@ -490,51 +485,6 @@ def _power(factor):
     return (factor > 0) - (factor < 0), max(abs(factor).bit_length() - 1, 0)
 
 
-def _identifiers(names):
-    """{name: an identifier of C of its own}."""
-    found = {}
-    for name in names:
-        stem = re.sub(r'[^A-Za-z0-9_]', '_', name)
-        if not re.match('[A-Za-z]', stem) or stem in _RESERVED:
-            stem = f'output_{stem}'
-        label, count = stem, 1
-        while label in found.values():
-            count += 1
-            label = f'{stem}_{count}'
-        found[name] = label
-    return found
-
-
-def _comment(text):
-    return re.sub(r'[^A-Za-z0-9_. ()-]', '_', text)
-
-
-def _int32(value):
-    # -2147483648 is an expression of a number that no int holds.
-    return str(value) if value > -2**31 else '-2147483647 - 1'
-
-
-def _string(content):
-    """Bytes as C strings of one line each."""
-    lines = [''.join(map(CHARACTERS.__getitem__, content[i:i + 32]))
-             for i in range(0, len(content), 32)]
-    return '\n'.join(f'"{line}"' for line in lines or [''])
-
-
-def _wrapped(items, indent=4):
-    """Items with commas, in lines."""
-    text = ' '.join(f'{item},'.replace(' ', '\0') for item in items)
-    lines = textwrap.wrap(
-        text, 79 - indent, break_long_words=False, break_on_hyphens=False)
-    return ''.join(f'{" " * indent}{line}\n' for line in lines).replace(
-        '\0', ' ')
-
-
-# Members of a struct: C's words, and those that are macros of the headers.
-_RESERVED = set('''auto break case char const continue default do double else
-enum extern float for goto if inline int long register restrict return short
-signed sizeof static struct switch typedef union unsigned void volatile while
-errno stdin stdout stderr unix linux'''.split())
 _HEAD = '''\
 // An integer network of mmadder for pictures of {width} x {height}
 // (width x height), generated.
