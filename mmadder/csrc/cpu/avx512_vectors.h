@@ -169,7 +169,7 @@ struct Ints {
   static type zero() { return _mm512_setzero_si512(); }
   static type set(int32_t a) { return _mm512_set1_epi32(a); }
   static type load(const int32_t* p) { return _mm512_loadu_si512(p); }
-  static type load_pairs(const int16_t* p) { return _mm512_loadu_si512(p); }
+  static type load_quads(const int8_t* p) { return _mm512_loadu_si512(p); }
   static void store(int32_t* p, type v) { _mm512_storeu_si512(p, v); }
   static type load_codes(const uint8_t* p) {
     return _mm512_cvtepu8_epi32(
@@ -212,15 +212,35 @@ struct Ints {
     __m128i shift_, left_, right_;
   };
 
-  static type broadcast_pair(const int16_t* p) {
-    int32_t pair;
-    std::memcpy(&pair, p, sizeof(pair));
-    return set(pair);
+  static type broadcast_quad(const uint8_t* p) {
+    int32_t quad;
+    std::memcpy(&quad, p, sizeof(quad));
+    return set(quad);
   }
-  static type add_products(type sum, type a, type b) {
-    return add(sum, _mm512_madd_epi16(a, b));
+  // Bytes at even and at odd places, as int16.
+  static type add_products(type sum, type w, type x) {
+    const type even = _mm512_madd_epi16(
+        _mm512_srai_epi16(_mm512_slli_epi16(w, 8), 8),
+        _mm512_and_si512(x, _mm512_set1_epi16(0xff)));
+    const type odd =
+        _mm512_madd_epi16(_mm512_srai_epi16(w, 8), _mm512_srli_epi16(x, 8));
+    return add(add(sum, even), odd);
   }
 };
+
+// With AVX512_VNNI; Cascade Lake, Zen 4 and newer.
+struct VnniInts : Ints {
+  static type add_products(type sum, type w, type x) {
+    asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(x), "v"(w));
+    return sum;
+  }
+};
+
+void set_avx512_code_kernels(Kernels& table) {
+  set_code_kernels<Bytes, Ints, 12>(table);
+  if (__builtin_cpu_supports("avx512vnni"))
+    set_products<VnniInts, 12>(table);
+}
 
 }  // namespace
 }  // namespace mmadder::cpu

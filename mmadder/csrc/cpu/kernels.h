@@ -125,21 +125,22 @@ using CodeTotalsKernel = void (*)(
     int64_t positions, int32_t* totals);
 
 // Sums x * w over all steps into sums[tile][2 * int_lanes], or adds; quads of
-// a step count pairs of values.
+// a step count four values each.
 //   x: first position of the tile; the next one is x_stride on.
-//   w: [step][pairs][2 * int_lanes][2].
+//   w: [step][quads][2 * int_lanes][4].
 using ProductsKernel = void (*)(
-    const int16_t* x, int64_t x_stride, const Step* steps, int64_t num_steps,
-    const int16_t* w, bool add, int32_t* sums);
+    const uint8_t* x, int64_t x_stride, const Step* steps, int64_t num_steps,
+    const int8_t* w, bool add, int32_t* sums);
 
 // What becomes of a sum on its way to a code (docs/integer_format.md):
-//   acc = sum, or -sum if negative, or total - filters * sum if there are
-//   totals;
+//   acc = sum + offset, or -sum without offsets, or total - filters * sum if
+//   there are totals;
 //   t = (acc * multiplier + 2^(shift - 1)) >> shift, within 31 bits;
 //   t += bias + residual * residual_multiplier;
 //   code = (t >> 16) + zero_point, from low to highest.
 // Pointers are those of the first lane.
 struct Requantization {
+  const int32_t* offset;
   const int32_t* multiplier;
   // An acc beyond these has the t of the limits of t; null if none can be.
   const int32_t* least;
@@ -147,7 +148,6 @@ struct Requantization {
   const int32_t* bias;     // and what rounding and zero points add
   const int32_t* highest;  // 0 of a channel that is not there
   int shift;
-  bool negative;
   int32_t filters, residual_multiplier, zero_point, low;
 };
 

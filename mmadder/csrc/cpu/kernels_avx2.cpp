@@ -161,7 +161,7 @@ struct Ints {
   static type load(const int32_t* p) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   }
-  static type load_pairs(const int16_t* p) {
+  static type load_quads(const int8_t* p) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   }
   static void store(int32_t* p, type v) {
@@ -220,13 +220,19 @@ struct Ints {
     __m128i shift_;
   };
 
-  static type broadcast_pair(const int16_t* p) {
-    int32_t pair;
-    std::memcpy(&pair, p, sizeof(pair));
-    return set(pair);
+  static type broadcast_quad(const uint8_t* p) {
+    int32_t quad;
+    std::memcpy(&quad, p, sizeof(quad));
+    return set(quad);
   }
-  static type add_products(type sum, type a, type b) {
-    return add(sum, _mm256_madd_epi16(a, b));
+  // Bytes at even and at odd places, as int16.
+  static type add_products(type sum, type w, type x) {
+    const type even = _mm256_madd_epi16(
+        _mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8),
+        _mm256_and_si256(x, _mm256_set1_epi16(0xff)));
+    const type odd =
+        _mm256_madd_epi16(_mm256_srai_epi16(w, 8), _mm256_srli_epi16(x, 8));
+    return add(add(sum, even), odd);
   }
 };
 
