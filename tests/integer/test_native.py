@@ -227,7 +227,7 @@ def test_average(channels):
 # Extremes -------------------------------------------------------------------
 
 INT32 = -2**31, 2**31 - 1
-BIAS = 2**29 - 2**16
+BIAS = 2**29 - 2**14
 
 
 @pytest.mark.parametrize('kind', ['adder', 'centered', 'convolution'])
