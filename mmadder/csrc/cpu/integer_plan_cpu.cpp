@@ -68,7 +68,8 @@ class Requantizer {
       check_range("bias", offset, -kMostBias, kMostBias);
       at(0)[c] = m.const_data_ptr<int32_t>()[c];
       at(1)[c] = static_cast<int32_t>(
-          offset + (1 << (cpu::kFraction - 1)) - residual_zero_point * residual_multiplier);
+          offset + (1 << (cpu::kFraction - 1)) -
+          residual_zero_point * residual_multiplier);
       at(2)[c] = static_cast<int32_t>(numbers[3]);
       find_limits(c, first, last);
     }
@@ -312,8 +313,8 @@ class IntegerPlan : public torch::CustomClassHolder {
     const auto highest =
         at::zeros({target.blocks() * cpu::kBlockBytes}, at::kInt);
     highest.narrow(0, 0, target.channels).fill_(numbers[3]);
-    const int64_t offset = (1 << (cpu::kFraction - 1)) - left.zero_point * numbers[0] -
-        right.zero_point * numbers[1];
+    const int64_t offset = (1 << (cpu::kFraction - 1)) -
+        left.zero_point * numbers[0] - right.zero_point * numbers[1];
     const cpu::CodeSum sum{
         static_cast<int32_t>(numbers[0]), static_cast<int32_t>(numbers[1]),
         static_cast<int32_t>(offset),     target.zero_point,
