@@ -192,24 +192,21 @@ struct Ints {
         : even_(load(p)),
           odd_(_mm512_srli_epi64(even_, 32)),
           rounding_(_mm512_set1_epi64(int64_t{1} << (shift - 1))),
-          shift_(_mm_cvtsi32_si128(shift)),
-          // An odd lane's result goes to the high half.
-          left_(_mm_cvtsi32_si128(shift < 32 ? 32 - shift : 0)),
-          right_(_mm_cvtsi32_si128(shift < 32 ? 0 : shift - 32)) {}
+          shift_(_mm512_set1_epi64(shift)) {}
 
     type scaled(type acc) const {
-      const type even =
-          _mm512_add_epi64(_mm512_mul_epi32(acc, even_), rounding_);
-      const type odd = _mm512_add_epi64(
-          _mm512_mul_epi32(_mm512_srli_epi64(acc, 32), odd_), rounding_);
-      return _mm512_mask_blend_epi32(
-          0xaaaa, _mm512_sra_epi64(even, shift_),
-          _mm512_sra_epi64(_mm512_sll_epi64(odd, left_), right_));
+      const type even = shifted(_mm512_mul_epi32(acc, even_));
+      const type odd =
+          shifted(_mm512_mul_epi32(_mm512_srli_epi64(acc, 32), odd_));
+      return _mm512_mask_shuffle_epi32(even, 0xaaaa, odd, _MM_PERM_CCAA);
     }
 
    private:
-    type even_, odd_, rounding_;
-    __m128i shift_, left_, right_;
+    type shifted(type product) const {
+      return _mm512_srav_epi64(_mm512_add_epi64(product, rounding_), shift_);
+    }
+
+    type even_, odd_, rounding_, shift_;
   };
 
   static type broadcast_quad(const uint8_t* p) {
