@@ -225,7 +225,18 @@ struct Ints {
   }
 };
 
-// With AVX512_VNNI; Cascade Lake, Zen 4 and newer.
+// With AVX512_VNNI: Cascade Lake, Zen 4 and newer.
+struct VnniBytes : Bytes {
+  // The sum of a lane's only word that is not zero.
+  static type add_distance(type sum, type a, type b) {
+    const type distance = _mm512_sad_epu8(a, b);
+    asm("vpdpwssd %2, %1, %0"
+        : "+v"(sum)
+        : "v"(distance), "v"(_mm512_set1_epi32(1)));
+    return sum;
+  }
+};
+
 struct VnniInts : Ints {
   static type add_products(type sum, type w, type x) {
     asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(x), "v"(w));
@@ -235,8 +246,13 @@ struct VnniInts : Ints {
 
 void set_avx512_code_kernels(Kernels& table) {
   set_code_kernels<Bytes, Ints, 12>(table);
-  if (__builtin_cpu_supports("avx512vnni"))
-    set_products<VnniInts, 12>(table);
+  if (!__builtin_cpu_supports("avx512vnni"))
+    return;
+  set_products<VnniInts, 12>(table);
+  // Intel's processors have one pipe for sums of distances, and half of the
+  // additions get in their way: 209 against 181 G |x - w| per second and core.
+  if (__builtin_cpu_is("intel"))
+    set_l1_distance_u8<VnniBytes, 12>(table);
 }
 
 }  // namespace
