@@ -25,7 +25,7 @@ except ImportError:
 ROOT = Path(__file__).parent
 CSRC = 'mmadder/csrc'
 # What `mim train mmadder ...` and users' configs look for in the package.
-MIM_FILES = ('configs', 'tools', 'model-index.yml')
+MIM_FILES = ('configs', 'tools', 'weights', 'model-index.yml')
 DEFAULT_ARCHITECTURES = '8.0;9.0+PTX'
 
 

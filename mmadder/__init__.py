@@ -24,5 +24,13 @@ with quiet_imports():
 
 __all__ = [
     '__version__', 'analysis', 'datasets', 'engine', 'evaluation', 'layers',
-    'models', 'ops', 'robustness'
+    'load', 'models', 'ops', 'robustness'
 ]
+
+
+def __getattr__(name):
+    # What it needs is imported by the first who asks.
+    if name == 'load':
+        from .apis import load
+        return load
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -1,19 +1,15 @@
-"""``python -m mmadder configs [TEXT]``: where the shipped configs lie."""
+"""``python -m mmadder``: see what it can do, and where its configs lie."""
 import argparse
 import sys
 from pathlib import Path
 
+from mmadder.errors import InputError
+from mmadder.files import shipped
 
-def config_folder():
-    """Folder of the configs: inside the package, or beside it."""
-    package = Path(__file__).resolve().parent
-    for folder in (package / '.mim' / 'configs', package.parent / 'configs'):
-        if (folder / '_base_').is_dir():
-            return folder.resolve()
-    sys.exit(f'mmadder: no configs below {package}; install the package anew')
+DEMO = 'digits'
 
 
-def main():
+def parse_args():
     parser = argparse.ArgumentParser(prog='python -m mmadder')
     commands = parser.add_subparsers(required=True, dest='command')
     configs = commands.add_parser(
@@ -21,14 +17,49 @@ def main():
         'own or for tools/train.py')
     configs.add_argument('text', nargs='?', default='',
                          help='only paths that contain it')
-    args = parser.parse_args()
-    folder = config_folder()
+    demo = commands.add_parser(
+        'demo', help='draw what a shipped network of integers sees')
+    demo.add_argument('picture', nargs='?', help='default: one that is '
+                      'shipped')
+    demo.add_argument('--weights', default=DEMO, metavar='NAME',
+                      help='shipped weights, or a file of '
+                      'tools/export_integer.py or tools/export_onnx.py, '
+                      'default: %(default)s')
+    demo.add_argument('--out', default='outputs', metavar='DIR',
+                      help='folder for the picture, default: %(default)s')
+    demo.add_argument('--score-thr', type=float, default=0.3,
+                      help='least score of a box, default: %(default)s')
+    return parser.parse_args()
+
+
+def print_configs(args):
+    folder = shipped('configs')
     paths = [path for path in sorted(folder.rglob('*.py'))
              if args.text in str(path.relative_to(folder))]
     if not paths:
-        sys.exit(f'mmadder: no config in {folder} has {args.text!r} in its '
-                 'path')
+        raise InputError(f'mmadder: no config in {folder} has {args.text!r} '
+                         'in its path')
     print(*paths, sep='\n')
+
+
+def draw_demo(args):
+    from mmadder.apis import WEIGHTS, load
+    picture = Path(args.picture or shipped(WEIGHTS) / 'digits.png')
+    seen = load(args.weights)
+    out = Path(args.out) / f'{picture.stem}.png'
+    if out.resolve() == picture.resolve():
+        raise InputError(f'--out {args.out} is the folder of the picture, '
+                         'which would be overwritten; choose another')
+    found = seen.draw(picture, out, args.score_thr)
+    print(f'{picture}: {found}, drawn in {out}')
+
+
+def main():
+    args = parse_args()
+    try:
+        dict(configs=print_configs, demo=draw_demo)[args.command](args)
+    except InputError as error:
+        sys.exit(str(error))
 
 
 if __name__ == '__main__':

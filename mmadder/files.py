@@ -49,6 +49,22 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def shipped(name: str) -> Path:
+    """A folder that comes with mmadder: inside the package, or beside it.
+
+    Args:
+        name: such as 'configs'.
+    Raises:
+        InputError: it did not come along.
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (package / '.mim' / name, package.parent / name):
+        if folder.is_dir():
+            return folder.resolve()
+    raise InputError(f'mmadder: no {name} below {package}; install the '
+                     'package anew')
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write text as UTF-8, whole or not at all."""
     with whole_file(path) as partial:

@@ -13,6 +13,7 @@ import mmengine
 import numpy as np
 import pytest
 import torch
+from exported import boxes_file, crops  # noqa: F401, fixtures
 from hypothesis import settings
 from mmdet.datasets import VOCDataset
 from mmengine.logging import MMLogger

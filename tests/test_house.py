@@ -14,10 +14,11 @@ HOUSE = Path(mmadder.__file__).parent
 TESTS = Path(__file__).parent
 # Each may import those before it.
 LAYERS = (
-    'version', 'errors', 'dependencies', 'text', 'files', 'config_nodes',
+    'version', 'errors', 'dependencies', 'text', 'files', 'timing',
+    'config_nodes',
     'ops', 'layers', 'statistics', 'checkpoints', 'models', 'datasets',
-    'evaluation', 'engine', 'inference', 'cli', 'reporting', 'runs',
-    'analysis', 'robustness', 'benchmark', 'export')
+    'evaluation', 'engine', 'inference', 'integer', 'cli', 'reporting', 'runs',
+    'analysis', 'robustness', 'export', 'benchmark', 'apis')
 ENTRANCES = ('__init__', '__main__')  # of the house: import what they like
 # By design an operator and its layer have one name.
 SHARED_NAMES = {'__init__', 'adder_conv2d'}

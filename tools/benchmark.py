@@ -237,14 +237,13 @@ if __name__ == '__main__':
     from mmengine.logging import MMLogger
 
     import mmadder
-    from mmadder import cli
+    from mmadder import cli, timing
     from mmadder.benchmark import (
         cuda,
         networks,
         operators,
         summary,
         throughput,
-        timing,
     )
     from mmadder.benchmark.shapes import SHAPE_SETS, distinct_layers
     from mmadder.files import write_json

@@ -11,7 +11,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from mmadder import cli
-from mmadder.analysis.demo import Demo, find_pictures
+from mmadder.analysis.predictor import find_pictures
+from mmadder.apis import load
 from mmadder.errors import InputError
 
 
@@ -41,7 +42,7 @@ def main():
         raise InputError(f'--out {out} is the folder of the pictures, which '
                          'would be overwritten; choose another')
     config = cli.load_config(args.config, cfg_options=args.cfg_options)
-    demo = Demo(config, args.checkpoint, args.device)
+    demo = load(config, args.checkpoint, device=args.device, fuse=False)
     out.mkdir(parents=True, exist_ok=True)
     failed = []
     for path in tqdm(pictures, unit='picture', disable=len(pictures) == 1):

@@ -2,7 +2,8 @@
 
     python tools/test.py CONFIG CHECKPOINT --data-root DIR
 
-CHECKPOINT may be a file of tools/export_onnx.py; ONNX Runtime then runs it.
+CHECKPOINT may be a file of tools/export_onnx.py, which ONNX Runtime runs, or
+of tools/export_integer.py, which our kernels run.
 Importing mmadder registers its names for configs that do not import it.
 """
 
@@ -11,15 +12,20 @@ from mmengine.registry import METRICS
 
 from mmadder import cli
 from mmadder.errors import InputError
-from mmadder.export import OnnxPredictor, is_onnx
+from mmadder.export import (
+    IntegerPredictor,
+    OnnxPredictor,
+    is_integer,
+    is_onnx,
+)
 from mmadder.files import require_file
 from mmadder.inference import empty_quantized, fuse_adder_bn, is_quantized
 
 
 def parse_args():
     parser = cli.make_parser('Evaluate a model')
-    parser.add_argument('checkpoint', help='checkpoint file, or ONNX file of '
-                        'tools/export_onnx.py')
+    parser.add_argument('checkpoint', help='checkpoint file, or file of '
+                        'tools/export_onnx.py or tools/export_integer.py')
     parser.add_argument('--out', metavar='FILE.pkl',
                         help='write the predictions to a pickle file')
     parser.add_argument('--show', action='store_true',
@@ -42,18 +48,20 @@ def main():
         raise InputError(f'--out {args.out}: expected a name that ends with '
                          '.pkl or .pickle')
     cfg = cli.runner_config(args, ('test_dataloader', ))
-    onnx = is_onnx(args.checkpoint)
-    if onnx and (args.fuse or args.tta):
+    predictor = (OnnxPredictor if is_onnx(args.checkpoint) else
+                 IntegerPredictor if is_integer(args.checkpoint) else None)
+    if predictor and (args.fuse or args.tta):
         raise InputError('--fuse and --tta change a model of PyTorch, and '
-                         f'{args.checkpoint} is an ONNX file: leave them out')
-    cfg.load_from, cfg.resume = None if onnx else args.checkpoint, False
+                         f'{args.checkpoint} is none: leave them out')
+    cfg.load_from = None if predictor else args.checkpoint
+    cfg.resume = False
     if args.show or args.show_dir:
         draw_predictions(cfg, args)
     if args.tta:
         use_tta(cfg)
     runner = cli.build_runner(cfg)
-    if onnx:
-        runner.model = OnnxPredictor(runner.model, args.checkpoint)
+    if predictor:
+        runner.model = predictor(runner.model, args.checkpoint)
         runner.model.require_classes(runner.test_dataloader.dataset)
     elif is_quantized(args.checkpoint):
         runner.model = empty_quantized(runner.model)

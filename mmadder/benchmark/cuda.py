@@ -14,11 +14,12 @@ from pathlib import Path
 
 import torch
 
+from mmadder import timing
 from mmadder.errors import InputError
 from mmadder.ops import adder_conv2d, reference
 from mmadder.ops.extension import kernel_devices
 
-from . import operators, summary, timing
+from . import operators, summary
 from .operators import Problem
 from .shapes import Layer
 
@@ -196,7 +197,7 @@ def measure(layers: Sequence[Layer], rounds: int, device: str = 'cuda',
 
     Args:
         layers: what is timed.
-        rounds: of :func:`mmadder.benchmark.timing.median_times`.
+        rounds: of :func:`mmadder.timing.median_times`.
         device: 'cpu' rehearses all but compute-sanitizer and the naive
             kernel.
         sanitized: False leaves compute-sanitizer out.

@@ -5,6 +5,7 @@ features have the spread that they have in a trained network.
 """
 import abc
 import copy
+import functools
 import shutil
 import tempfile
 import weakref
@@ -20,8 +21,15 @@ from mmengine.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import nn
 
-from mmadder.__main__ import config_folder
 from mmadder.engine import StatisticsHook
+from mmadder.export import IntegerPredictor, to_integers
+from mmadder.export.description import (
+    CLASSIFIER,
+    DETECTOR,
+    normalization,
+)
+from mmadder.export.integer_file import picture_codes
+from mmadder.files import shipped
 from mmadder.inference import fuse_adder_bn, make_plan, quantize
 from mmadder.models.build import build_model
 from mmadder.statistics import reestimate_statistics
@@ -58,7 +66,8 @@ class Inference(abc.ABC):
             'ANN-AWN, planned': lambda: self.call(
                 make_plan(self.model(ANN_AWN))),
             'ANN-AWN, int8': lambda: self.call(
-                quantize(self.model(ANN_AWN), [self.data()]))}
+                quantize(self.model(ANN_AWN), [self.data()])),
+            'ANN-AWN, integers': lambda: self.call(self.integers())}
 
     @abc.abstractmethod
     def data(self) -> dict:
@@ -68,9 +77,29 @@ class Inference(abc.ABC):
     def model(self, conv_cfg: dict | None) -> nn.Module:
         """Return the model with fitted batch norms."""
 
+    def integers(self) -> nn.Module:
+        """The integer network behind the model's own interface."""
+        model = self.model(ANN_AWN)
+        inputs = model.data_preprocessor(self.data(), False)['inputs']
+        kind = DETECTOR if hasattr(model, 'roi_head') else CLASSIFIER
+        network = to_integers(
+            fuse_adder_bn(model), [inputs], progress=False, description=dict(
+                kind=kind, normalization=self.normalization(model)))
+        return IntegerPredictor(model, network)
+
+    def normalization(self, model: nn.Module) -> dict:
+        """Of the bytes that the network of integers takes."""
+        return normalization(model)
+
     @abc.abstractmethod
     def call(self, model: nn.Module) -> Callable:
         """Return what is timed."""
+
+
+def _logits(predictor, codes):
+    logits = predictor.run(codes)['logits']
+    return torch.from_numpy(predictor.network.values(
+        'logits', logits.numpy())).flatten(1)
 
 
 class Logits(nn.Module):
@@ -129,10 +158,18 @@ class ResNet18(Inference):
         model = model.to(memory_format=layout)
         images = self.images().contiguous(memory_format=layout)
 
+        if isinstance(model, IntegerPredictor):
+            return functools.partial(_logits, model, picture_codes(
+                images, **self.normalization(model)))
+
         def run():
             with torch.no_grad():
                 return model(images, mode='tensor')
         return run
+
+    def normalization(self, model: nn.Module) -> dict:
+        """Such that the random images become bytes."""
+        return dict(mean=[128.] * 3, std=[32.] * 3)
 
     def errors(self, calls: dict[str, Callable]) -> dict[str, float]:
         """Largest error of each variant, relative to the largest logit.
@@ -169,7 +206,7 @@ class FasterRCNN(Inference):
     def model(self, conv_cfg: dict | None) -> nn.Module:
         torch.manual_seed(0)
         config = Config.fromfile(
-            Path(config_folder(), '_base_', 'models', self.config))
+            Path(shipped('configs'), '_base_', 'models', self.config))
         config.default_scope = 'mmdet'
         backbone, neck = config.model.backbone, config.model.neck
         backbone.conv_cfg = neck.conv_cfg = conv_cfg

@@ -17,11 +17,10 @@ from mmengine.structures import InstanceData
 from mmpretrain.structures import DataSample
 from torch import nn
 
-from mmadder.__main__ import config_folder
+from mmadder import timing
+from mmadder.files import shipped
 from mmadder.layers import set_adder_fraction
 from mmadder.models import build_model
-
-from . import timing
 
 VARIANTS = dict(CNN='cnn', ANN='ann', AWN='ann-awn',
                 centered='ann-awn-centered')
@@ -68,7 +67,7 @@ def build(network: Network, variant: str,
         variant: key of VARIANTS; all its adders are adders (t = 1).
         device: where it is to run.
     """
-    config = Config.fromfile(Path(config_folder(), network.config.format(
+    config = Config.fromfile(Path(shipped('configs'), network.config.format(
         VARIANTS[variant])))
     config.model.backbone.init_cfg = None
     torch.manual_seed(0)
@@ -143,7 +142,7 @@ def measure(names: Sequence[str], rounds: int, device: str = 'cuda',
 
     Args:
         names: keys of NETWORKS.
-        rounds: of :func:`mmadder.benchmark.timing.median_times`.
+        rounds: of :func:`mmadder.timing.median_times`.
         device: 'cuda', or 'cpu' to rehearse.
         rehearse: tiny pictures.
     Returns:

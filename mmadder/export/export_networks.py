@@ -1,14 +1,13 @@
 """Classifiers and the dense part of detectors as tensors in, tensors out."""
 import inspect
 
-import torch
 from mmdet.models.detectors import (
     SingleStageDetector,
     TwoStageDetector,
 )
 from mmdet.models.detectors.base import BaseDetector
 from mmpretrain.models import BaseClassifier
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from mmadder.errors import InputError
 
@@ -51,7 +50,7 @@ class DenseNetwork(Network):
         tensors = {f'{name}.{i}': tensor
                    for name, levels in named.items()
                    for i, tensor in enumerate(levels or ())
-                   if isinstance(tensor, torch.Tensor)}
+                   if isinstance(tensor, Tensor | fx.Proxy)}
         self.output_names = tuple(tensors)
         return tuple(tensors.values())
 

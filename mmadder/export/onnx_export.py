@@ -13,17 +13,16 @@ from mmadder.files import require_file, whole_file
 from mmadder.inference import is_quantized
 from mmadder.models import build_model
 
-from .detector_networks import detector_network
-from .export_networks import ClassifierNetwork, dense_network
-from .onnx_file import (
+from .description import (
     CLASSIFIER,
     DENSE,
     DETECTOR,
-    SUFFIX,
-    add_metadata,
+    configured_classes,
     describe,
-    is_onnx,
 )
+from .detector_networks import detector_network
+from .export_networks import ClassifierNetwork, dense_network
+from .onnx_file import FORMAT_VERSION, SUFFIX, add_metadata, is_onnx
 from .onnx_graph import OPSET, Network, to_onnx
 from .onnx_parity import TOLERANCE, Parity, compare
 from .packages import require_packages
@@ -60,7 +59,7 @@ def export_onnx(cfg: Config, checkpoint: str, out: str | Path, *,
     require_packages()
     if not is_onnx(out):
         raise InputError(f'{out}: expected a name that ends with {SUFFIX}')
-    model = _load(cfg, checkpoint)
+    model = load_float_model(cfg, checkpoint)
     network, kind = _network(model, dense)
     inputs, samples = _pictures(cfg, model, pictures)
     found = tuple(inputs.shape[2:])
@@ -72,8 +71,9 @@ def export_onnx(cfg: Config, checkpoint: str, out: str | Path, *,
             ': give a larger --input-size, or --dynamic-size')
     onnx = to_onnx(network, size, dynamic_size=dynamic_size, opset=opset)
     classes = trained_classes(read_checkpoint(checkpoint)) or \
-        _configured_classes(cfg)
-    add_metadata(onnx, describe(model, cfg, kind, classes))
+        configured_classes(cfg)
+    add_metadata(onnx, dict(format_version=FORMAT_VERSION, **describe(
+        model, cfg, kind, classes)))
     with whole_file(out) as partial:
         partial.write_bytes(onnx.SerializeToString())
         parity = compare(model, network, partial, inputs, samples, tolerance)
@@ -83,12 +83,17 @@ def export_onnx(cfg: Config, checkpoint: str, out: str | Path, *,
     return parity
 
 
-def _load(cfg: Config, checkpoint: str) -> nn.Module:
+def load_float_model(cfg: Config, checkpoint: str) -> nn.Module:
+    """A config's model with a checkpoint's weights, in evaluation mode.
+
+    Raises:
+        InputError: no such file, or one in 8 bits.
+    """
     require_file(checkpoint, 'checkpoint')
     if is_quantized(checkpoint):
         raise InputError(
-            f'{checkpoint} is in 8 bits, which cannot be exported to ONNX '
-            'yet: give the checkpoint that it was quantized from')
+            f'{checkpoint} is in 8 bits, which cannot be exported: give the '
+            'checkpoint that it was quantized from')
     model = build_model(cfg)
     load_pretrained(model, checkpoint)
     model.eval()
@@ -110,10 +115,3 @@ def _pictures(cfg: Config, model: nn.Module,
                          'pictures the ONNX file is compared')
     data = model.data_preprocessor(test_batch(cfg, count), False)
     return data['inputs'], data['data_samples']
-
-
-def _configured_classes(cfg: Config) -> tuple[str, ...]:
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset or 'datasets' in dataset:
-        dataset = dataset.get('dataset') or dataset.datasets[0]
-    return tuple((dataset.get('metainfo') or {}).get('classes') or ())

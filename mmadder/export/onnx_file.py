@@ -6,14 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmengine.config import Config
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmadder.checkpoints import variant_of
 from mmadder.errors import InputError
 from mmadder.files import require_file
-from mmadder.layers import find_adders
-from mmadder.version import __version__
 
 from .packages import require_packages
 
@@ -23,40 +19,6 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 PREFIX = 'mmadder.'  # of the keys in a file's metadata
 SUFFIX = '.onnx'
-CLASSIFIER, DENSE, DETECTOR = 'classifier', 'dense', 'detector'
-
-
-def describe(model: nn.Module, cfg: Config, kind: str,
-             classes: tuple[str, ...]) -> dict[str, Any]:
-    """What goes into a file beside the network; JSON has a name for it all.
-
-    Args:
-        model: of PyTorch, with its data preprocessor.
-        cfg: its config.
-        kind: CLASSIFIER, DENSE or DETECTOR.
-        classes: names in the order of the labels, () if they are not known.
-    """
-    variants = {variant_of(layer) for layer in find_adders(model).values()}
-    return dict(
-        format_version=FORMAT_VERSION, version=__version__, kind=kind,
-        variant=', '.join(sorted(variants)) or 'cnn', bits=32,
-        classes=list(classes), normalization=_normalization(model),
-        config=cfg.pretty_text)
-
-
-def _normalization(model):
-    """Pixels 0 to 255 as the pipeline loads them, to what the network takes.
-    """
-    preprocessor = model.data_preprocessor
-    mean, std = (
-        getattr(preprocessor, name, torch.full((3, ), value)).flatten(
-            ).tolist() for name, value in (('mean', 0.), ('std', 1.)))
-    swaps = getattr(preprocessor, '_channel_conversion', False) or \
-        getattr(preprocessor, 'to_rgb', False)
-    return dict(
-        swap_channels=bool(swaps), mean=mean, std=std,
-        pad_size_divisor=getattr(preprocessor, 'pad_size_divisor', 1),
-        pad_value=float(getattr(preprocessor, 'pad_value', 0)))
 
 
 def add_metadata(model: 'onnx.ModelProto',

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mmadder.benchmark.timing import median_times
 from mmadder.errors import InputError
+from mmadder.timing import median_times
 
 from .detector_networks import DetectorNetwork
 from .onnx_file import OnnxModel, padded

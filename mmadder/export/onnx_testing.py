@@ -3,22 +3,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dataset import BaseDataset
-from mmengine.model import BaseModel
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmadder.checkpoints.classes import differing_classes
 from mmadder.errors import InputError
 
-from .onnx_file import CLASSIFIER, DENSE, OnnxModel, padded
+from .description import CLASSIFIER, DENSE
+from .file_predictor import FilePredictor
+from .onnx_file import OnnxModel, padded
 
 
-class OnnxPredictor(BaseModel):
+class OnnxPredictor(FilePredictor):
     """A model whose network is an ONNX file.
-
-    ``test_step`` gives the data samples of MMPretrain or MMDetection, so
-    their evaluators and hooks take it as any model.
 
     Args:
         model: of the config that the file was exported with; its data
@@ -30,38 +26,20 @@ class OnnxPredictor(BaseModel):
     """
 
     def __init__(self, model: nn.Module, path: str | Path):
-        super().__init__(data_preprocessor=model.data_preprocessor)
-        self.path, self.onnx = path, OnnxModel(path)
-        kind = self.onnx.description['kind']
+        onnx = OnnxModel(path)
+        super().__init__(model, path, onnx.description)
+        self.onnx = onnx
+        kind = self.description['kind']
         if kind == DENSE:
             raise InputError(
                 f'{path} ends with the tensors of a head, which are no '
                 'predictions: export the detector without --dense')
-        self.is_classifier = hasattr(getattr(model, 'head', None),
-                                     '_get_predictions')
         if self.is_classifier != (kind == CLASSIFIER):
             raise InputError(f'{path} is a {kind}, the config has a '
                              f'{type(model).__name__}')
-        # No submodules: there is nothing to load or to move.
-        self.__dict__['model'] = model.eval()
 
-    def require_classes(self, dataset: BaseDataset) -> None:
-        """Raise InputError if the file is for other classes than a dataset.
-        """
-        difference = differing_classes(
-            tuple(self.onnx.description['classes']), dataset)
-        if difference:
-            raise InputError(
-                f'{self.path} is for other classes than the dataset: '
-                f'{difference}; use the config that it was exported with'
-                .replace('in the checkpoint', 'in the file'))
-
-    @torch.no_grad()
-    def forward(self, inputs: Tensor, data_samples: list | None = None,
-                mode: str = 'predict') -> list[Any]:
-        """Return data samples with predictions; ``mode`` is 'predict'."""
-        if mode != 'predict':
-            raise RuntimeError(f'an ONNX file can only predict, not {mode}')
+    def predict(self, inputs: Tensor, data_samples: list) -> list[Any]:
+        """Return data samples with predictions."""
         inputs = padded(inputs, self.onnx.size)
         if self.is_classifier:
             return self.model.head._get_predictions(

@@ -17,6 +17,7 @@ from mmengine.model import Sequential
 from mmpretrain.models.backbones import resnet, resnext
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from mmadder.errors import InputError
 from mmadder.layers import AdderConv2d, find_adders, require_adders
@@ -213,6 +214,29 @@ def _epilogue(conv, norm):
     if conv.bias is not None:
         mean = mean - conv.bias.detach().double()
     return mean, scale, bias
+
+
+def folded_convolution(module: nn.Module, norm: _BatchNorm | None
+                       ) -> tuple[Tensor, Tensor]:
+    """Weight and bias, float64, of a convolution with its batch norm in it.
+
+    Args:
+        module: convolution or linear layer; the latter gets a 1x1 kernel.
+        norm: what follows, in evaluation mode.
+    """
+    weight, bias, mean, variance, scale, shift = (
+        None if tensor is None else tensor.detach().double()
+        for tensor in (module.weight, module.bias, *(
+            (None, ) * 4 if norm is None else
+            (norm.running_mean, norm.running_var, norm.weight, norm.bias))))
+    if weight.dim() == 2:
+        weight = weight[:, :, None, None]
+    if norm is not None:
+        weight, bias = fuse_conv_bn_weights(
+            weight, bias, mean, variance, norm.eps, scale, shift)
+    elif bias is None:
+        bias = weight.new_zeros(len(weight))
+    return weight.detach(), bias.detach()
 
 
 def require_eval(model: nn.Module, function: str) -> None:

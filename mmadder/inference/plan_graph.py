@@ -22,7 +22,7 @@ FEWEST_ADDERS = 2  # one alone gains nothing by another layout
 MAPS = ('stem', 'done', 'adder', 'max_pool', 'add', 'same', 'upsample')
 
 
-class _Tracer(fx.Tracer):
+class FusedTracer(fx.Tracer):
     """Goes into modules of any package down to what a plan may know."""
 
     def is_leaf_module(self, module, name):
@@ -51,7 +51,7 @@ class PlanGraph:
         if [p.kind.name for p in parameters] != ['POSITIONAL_OR_KEYWORD']:
             raise ValueError('its forward takes more than one argument')
         try:
-            graph = _Tracer().trace(module)
+            graph = FusedTracer().trace(module)
         # Whatever a forward does with a proxy in place of a tensor.
         except Exception as error:
             message = str(error).partition('\n')[0]

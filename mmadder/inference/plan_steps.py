@@ -6,12 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.nn.modules.utils import _pair
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from mmadder.ops import pack_weight
 from mmadder.ops.adder_conv2d import output_size
 
-from .fusion import FusedShortcutConv2d
+from .fusion import FusedShortcutConv2d, folded_convolution
 from .plan_graph import PlanGraph
 
 
@@ -163,7 +162,8 @@ class PlannedSteps:
             elif type(module) is nn.MaxPool2d:
                 pool = _window(module)
             else:
-                weight, bias = _folded(conv, module)
+                weight, bias = (value.float() for value in
+                                folded_convolution(conv, module))
         x = self._values[node.args[0]]
         geometry = [list(_pair(value)) for value in (
             conv.stride, conv.padding, conv.dilation)]
@@ -303,16 +303,3 @@ def _pooled_size(size, pool):
     return (*size[:2], *((extent + 2 * pool[4 + i] - pool[i])
                          // pool[2 + i] + 1
                          for i, extent in enumerate(size[2:])))
-
-
-def _folded(conv, norm):
-    """Weight and bias of a convolution and its batch norm in one."""
-    tensors = (conv.weight, conv.bias, norm.running_mean, norm.running_var)
-    weight, bias, mean, variance = (
-        None if tensor is None else tensor.detach().double()
-        for tensor in tensors)
-    scale, shift = (None if tensor is None else tensor.detach().double()
-                    for tensor in (norm.weight, norm.bias))
-    folded = fuse_conv_bn_weights(
-        weight, bias, mean, variance, norm.eps, scale, shift)
-    return tuple(tensor.detach().float() for tensor in folded)

@@ -8,7 +8,7 @@ Inputs alone set the range. Where a weight lies beyond the coded range, to
 which inputs are clipped, \\|x - w\\| = \\|x - edge\\| + \\|edge - w\\|: the
 second term is a constant of the filter, and nothing is lost.
 """
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -42,8 +42,8 @@ class QuantizedAdderConv2d(FusedAdderConv2d):
         self.relu, self.geometry = layer.relu, layer.geometry
         self.mode, self.center = layer.mode, layer.center
         self._packed = None
-        scale = max(high - low, 1e-8) / CODES
-        zero_point = torch.tensor(round(min(max(-low / scale, 0), CODES)))
+        scale, zero_point = code_scale(low, high)
+        zero_point = torch.tensor(zero_point)
         scale = torch.tensor(scale, dtype=torch.float32)
         # Numbers beside the buffers: torch.export cannot trace item().
         self._numbers = scale.item(), zero_point.item()
@@ -108,13 +108,14 @@ class QuantizedShortcutConv2d(QuantizedAdderConv2d):
         return super().forward(input, input)
 
 
-class _Observer:
-    """Histogram, on the CPU, of a layer's inputs over a growing range."""
+class Histogram:
+    """Of values over a growing range, on the CPU."""
 
     def __init__(self):
         self.low = self.high = None
 
-    def add(self, input):
+    def add(self, input: Tensor) -> None:
+        """Add a tensor's values."""
         if not input.numel():
             return
         input = input.float()
@@ -126,15 +127,30 @@ class _Observer:
             self._widen(min(low, self.low), max(high, self.high))
         self.counts += input.histc(BINS, self.low, self.high).cpu()
 
-    def centres(self):
+    def merge(self, other: 'Histogram') -> None:
+        """Add the values of another one."""
+        if other.low is None:
+            return
+        if self.low is None:
+            self.low, self.high = other.low, other.high
+            self.counts = torch.zeros(BINS)
+        self._widen(min(other.low, self.low), max(other.high, self.high))
+        self._add_counts(other.centres(), other.counts)
+
+    def centres(self) -> Tensor:
+        """The middle of each bin."""
         width = (self.high - self.low) / BINS
         return self.low + width * (torch.arange(BINS) + 0.5)
 
     def _widen(self, low, high):
         old, counts = self.centres(), self.counts
         self.low, self.high = low, high
-        index = ((old - low) / (high - low) * BINS).long().clamp(0, BINS - 1)
-        self.counts = torch.zeros(BINS).index_add_(0, index, counts)
+        self.counts = torch.zeros(BINS)
+        self._add_counts(old, counts)
+
+    def _add_counts(self, values, counts):
+        index = ((values - self.low) / (self.high - self.low) * BINS).long()
+        self.counts.index_add_(0, index.clamp(0, BINS - 1), counts)
 
 
 def quantize(model: nn.Module, loader: Iterable, batches: int | None = None,
@@ -165,7 +181,7 @@ def quantize(model: nn.Module, loader: Iterable, batches: int | None = None,
     observers = _observe(model, layers, loader, batches, progress)
     for name, layer in layers.items():
         _replace(model, name, layer,
-                 _best_range(observers[name], layer.weight))
+                 best_range(observers[name], [layer.weight]))
     return model
 
 
@@ -195,7 +211,7 @@ def _replace(model, name, layer, bounds):
 
 def _observe(model, layers, loader, batches, progress):
     """Run the loader and return {name: observer of the layer's inputs}."""
-    observers = {name: _Observer() for name in layers}
+    observers = {name: Histogram() for name in layers}
 
     def hook(name):
         def record(module, inputs):
@@ -225,33 +241,48 @@ def _observe(model, layers, loader, batches, progress):
     return observers
 
 
-def _best_range(observer, weight):
-    """The range with the smallest error of input and weight together.
+def best_range(histogram: Histogram, weights: Sequence[Tensor],
+               highest: int = CODES) -> tuple[float, float]:
+    """The range of values with the smallest error of inputs and weights.
 
     Candidates shrink the inputs' whole range towards zero, which stays
     inside, as it is the padding. Clipping counts as an error of inputs, but
-    not of weights. Both errors are means, so that each side counts the same.
+    not of weights. Errors are means, so that inputs and each weight count the
+    same.
+
+    Args:
+        histogram: of the inputs; empty if there were none.
+        weights: of the adders that read these inputs.
+        highest: code.
     """
-    weights = weight.flatten().float().cpu()
-    if observer.low is None:  # the layer never ran
-        observer.add(weights)
-    inputs, share = observer.centres(), observer.counts
+    weights = [weight.flatten().float().cpu() for weight in weights]
+    if histogram.low is None:  # the layer never ran
+        for weight in weights or [torch.tensor([0., 1.])]:
+            histogram.add(weight)
+    inputs, share = histogram.centres(), histogram.counts
     share = share / share.sum()
-    low, high = min(observer.low, 0.), max(observer.high, 0.)
+    low, high = min(histogram.low, 0.), max(histogram.high, 0.)
     best, best_error = (low, high), float('inf')
     for step in range(CANDIDATES):
         factor = 1 - step / (CANDIDATES + 1)
         for bounds in ((low * factor, high * factor), (low, high * factor)):
-            inside = weights.clamp(*bounds)
-            error = ((_rounding_error(inputs, *bounds) * share).sum()
-                     + _rounding_error(inside, *bounds).mean()).item()
-            if error < best_error:
-                best, best_error = bounds, error
+            error = (_rounding_error(inputs, *bounds, highest) * share).sum()
+            for weight in weights:
+                inside = weight.clamp(*bounds)
+                error += _rounding_error(inside, *bounds, highest).mean()
+            if error.item() < best_error:
+                best, best_error = bounds, error.item()
     return best
 
 
-def _rounding_error(values, low, high):
-    scale = max(high - low, 1e-8) / CODES
-    zero_point = round(-low / scale)
-    codes = ((values / scale).round() + zero_point).clamp(0, CODES)
+def code_scale(low: float, high: float,
+               highest: int = CODES) -> tuple[float, int]:
+    """Scale and zero point of codes for a range of values around zero."""
+    scale = max(high - low, 1e-8) / highest
+    return scale, round(min(max(-low / scale, 0), highest))
+
+
+def _rounding_error(values, low, high, highest):
+    scale, zero_point = code_scale(low, high, highest)
+    codes = ((values / scale).round() + zero_point).clamp(0, highest)
     return ((codes - zero_point) * scale - values).square()

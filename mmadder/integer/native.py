@@ -1,7 +1,7 @@
 """The integer network by SIMD kernels, on the CPU.
 
-The same bytes as :mod:`mmadder.integer.reference`, in a small part of the
-time: maps stay in the kernels' layout from step to step.
+The same bytes as :mod:`.integer_reference`, in a small part of the time: maps
+stay in the kernels' layout from step to step.
 """
 from collections import OrderedDict
 

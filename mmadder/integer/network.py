@@ -15,7 +15,8 @@ from mmadder.files import whole_file
 
 FORMAT, VERSION = 'mmadder integer network', 1
 MAX_SHIFT = 62
-MAX_BIAS = 2**29 - 2**16  # of t, in 1/65536 of a code
+FRACTION = 14  # bits of t below a code
+MAX_BIAS = 2**29 - 2**FRACTION
 MAX_RESIDUAL_MULTIPLIER = 2**21 - 1
 MAX_AVERAGE_SHIFT = 40
 
@@ -48,7 +49,13 @@ class IntegerNetwork:
 
     def array(self, step: dict, name: str) -> np.ndarray:
         """A step's ``weight``, ``multiplier`` or ``bias``."""
-        return self.arrays[f"{step['output']}/{name}"]
+        return self.arrays[self.label(step, name)]
+
+    @staticmethod
+    def label(step: dict, name: str) -> str:
+        """The name of a step's array; weights may be another step's."""
+        own = f"{step['output']}/{name}"
+        return step.get('weight', own) if name == 'weight' else own
 
     def save(self, path: str | Path) -> None:
         """Write the file, whole or not at all."""
@@ -91,6 +98,15 @@ class IntegerNetwork:
             return cls(header, arrays)
         except InputError as error:
             raise InputError(f'{path}: {error}') from error
+
+    def values(self, output: str, codes: np.ndarray) -> np.ndarray:
+        """What the codes or numbers of an output stand for, float32."""
+        entry = self.maps[self.outputs[output]]
+        if entry['type'] == 'int32':
+            scale = np.reshape(entry['scale'], (1, -1, 1, 1))
+            return (codes * scale).astype(np.float32)
+        codes = codes.astype(np.int32) - entry['zero_point']
+        return (codes * entry['scale']).astype(np.float32)
 
     def sizes(self, size: tuple[int, int]) -> dict[str, tuple[int, int]]:
         """{map: (H, W)} for a picture's size.
@@ -216,7 +232,7 @@ class _Check:
                            0 if key == 'padding' else 1, 2**15, 2)
 
     def _array(self, step, name, kind, shape):
-        label = f"{step['output']}/{name}"
+        label = self.network.label(step, name)
         self._require(label in self.network.arrays, f'no array {label}')
         array = self.network.arrays[label]
         self._require(

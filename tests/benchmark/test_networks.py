@@ -6,7 +6,8 @@ import tempfile
 import pytest
 import torch
 
-from mmadder.benchmark import networks, summary, timing
+from mmadder import timing
+from mmadder.benchmark import networks, summary
 from mmadder.statistics import find_norms
 
 

@@ -5,7 +5,6 @@ import pytest
 import torch
 from geometries import GEOMETRIES
 
-from mmadder.benchmark.timing import peak_memory
 from mmadder.export.adder_function import (
     CENTERED,
     PLAIN,
@@ -15,6 +14,7 @@ from mmadder.export.adder_function import (
 )
 from mmadder.layers import AdderConv2d
 from mmadder.ops import reference
+from mmadder.timing import peak_memory
 
 pytest.importorskip('onnxruntime')
 from onnx_tools import run_node

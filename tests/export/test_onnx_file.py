@@ -1,14 +1,10 @@
 """What a file says about itself, and how it is refused."""
-import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
-from torch import nn
 
 from mmadder.errors import InputError
 from mmadder.export import OnnxModel, is_onnx
-from mmadder.export.onnx_file import describe, padded
-from mmadder.models import build_model
+from mmadder.export.onnx_file import padded
 
 pytest.importorskip('onnxruntime')
 from onnx_tools import write_file
@@ -65,27 +61,3 @@ def test_padded(size, expected):
     assert output.shape[2:] == expected
     assert torch.equal(output[..., :5, :7], images)
     assert output.count_nonzero() == images.count_nonzero()
-
-
-def test_description_of_a_classifier(crops):
-    cfg = crops[0]
-    found = describe(build_model(cfg), cfg, 'classifier', ('a', 'b'))
-    assert found['normalization'] == dict(
-        swap_channels=True,
-        mean=np.float32([123.675, 116.28, 103.53]).tolist(),
-        std=np.float32([58.395, 57.12, 57.375]).tolist(),
-        pad_size_divisor=1, pad_value=0.)
-    assert found['variant'] == 'awn-centered' and found['bits'] == 32
-    assert found['classes'] == ['a', 'b'] and found['kind'] == 'classifier'
-    again = Config.fromstring(found['config'], '.py')
-    assert again.model == cfg.model
-
-
-def test_description_of_a_model_without_normalization():
-    model = nn.Module()
-    model.data_preprocessor = nn.Identity()
-    found = describe(model, Config(dict(a=1)), 'dense', ())
-    assert found['variant'] == 'cnn'
-    assert found['normalization'] == dict(
-        swap_channels=False, mean=[0.] * 3, std=[1.] * 3, pad_size_divisor=1,
-        pad_value=0.)

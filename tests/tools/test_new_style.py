@@ -11,9 +11,8 @@ from mmdet.datasets import VOCDataset
 from mmpretrain.datasets import CIFAR10
 from new_style import CLASSIFIER, DETECTOR, write_new_style
 
-from mmadder import cli
+from mmadder import apis, cli
 from mmadder.analysis.complexity import input_shape
-from mmadder.analysis.demo import Demo
 from mmadder.analysis.detection_report import run_facts
 from mmadder.checkpoints.state_dict import load_pretrained
 from mmadder.checkpoints.variants import recorded_config, recorded_variants
@@ -150,4 +149,4 @@ def test_image_demo(load, monkeypatch, tmp_path, capsys, text, classes):
     said = capsys.readouterr().out.splitlines()[-1].rpartition('a.png: ')[2]
     assert said == '20 boxes' or said.split(',')[0] in classes
     assert (tmp_path / 'out' / 'a.png').is_file()
-    assert Demo(config, str(tmp_path / 'a.pth')).classes == classes
+    assert apis.load(config, str(tmp_path / 'a.pth')).classes == classes

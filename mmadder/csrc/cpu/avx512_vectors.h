@@ -183,7 +183,7 @@ struct Ints {
   static type mul(type a, type b) { return _mm512_mullo_epi32(a, b); }
   static type min(type a, type b) { return _mm512_min_epi32(a, b); }
   static type max(type a, type b) { return _mm512_max_epi32(a, b); }
-  static type shift_16(type a) { return _mm512_srai_epi32(a, 16); }
+  static type whole(type a) { return _mm512_srai_epi32(a, kFraction); }
   static int32_t sum(type a) { return _mm512_reduce_add_epi32(a); }
 
   class Multiplier {

@@ -19,7 +19,7 @@ using Sizes = std::vector<int64_t>;
 
 constexpr int64_t kPicture = -1;  // as the number of a map that is read
 constexpr int64_t kMostOfT = (1 << 30) - 1;
-constexpr int64_t kMostBias = (1 << 29) - (1 << 16);
+constexpr int64_t kMostBias = (1 << 29) - (1 << cpu::kFraction);
 constexpr int64_t kMostResidualMultiplier = (1 << 21) - 1;
 
 at::Tensor dense(const char* name, const at::Tensor& tensor,
@@ -68,7 +68,8 @@ class Requantizer {
       check_range("bias", offset, -kMostBias, kMostBias);
       at(0)[c] = m.const_data_ptr<int32_t>()[c];
       at(1)[c] = static_cast<int32_t>(
-          offset + (1 << 15) - residual_zero_point * residual_multiplier);
+          offset + (1 << (cpu::kFraction - 1)) -
+          residual_zero_point * residual_multiplier);
       at(2)[c] = static_cast<int32_t>(numbers[3]);
       find_limits(c, first, last);
     }
@@ -312,8 +313,8 @@ class IntegerPlan : public torch::CustomClassHolder {
     const auto highest =
         at::zeros({target.blocks() * cpu::kBlockBytes}, at::kInt);
     highest.narrow(0, 0, target.channels).fill_(numbers[3]);
-    const int64_t offset = (1 << 15) - left.zero_point * numbers[0] -
-        right.zero_point * numbers[1];
+    const int64_t offset = (1 << (cpu::kFraction - 1)) -
+        left.zero_point * numbers[0] - right.zero_point * numbers[1];
     const cpu::CodeSum sum{
         static_cast<int32_t>(numbers[0]), static_cast<int32_t>(numbers[1]),
         static_cast<int32_t>(offset),     target.zero_point,

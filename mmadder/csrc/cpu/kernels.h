@@ -110,6 +110,10 @@ using MaxPoolKernel = void (*)(
 using WeightSumsKernel = void (*)(
     const float* w, int64_t rows, float* half_sums, float* distances);
 
+// Sums of an integer network count 1 / 2^kFraction of a code before they are
+// rounded to codes.
+constexpr int kFraction = 14;
+
 // Sums |x - w| over all steps into sums[tile][2 * byte_outputs], or adds.
 //   x: first position of the tile; the next one is kBlockBytes on, times the
 //   column step of the kernel.

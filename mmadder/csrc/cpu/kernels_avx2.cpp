@@ -182,7 +182,7 @@ struct Ints {
   static type mul(type a, type b) { return _mm256_mullo_epi32(a, b); }
   static type min(type a, type b) { return _mm256_min_epi32(a, b); }
   static type max(type a, type b) { return _mm256_max_epi32(a, b); }
-  static type shift_16(type a) { return _mm256_srai_epi32(a, 16); }
+  static type whole(type a) { return _mm256_srai_epi32(a, kFraction); }
   static int32_t sum(type a) {
     __m128i s = _mm_add_epi32(
         _mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));

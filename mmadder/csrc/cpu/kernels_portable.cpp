@@ -146,7 +146,7 @@ struct Ints {
   static type select(type m, type a, type b) { return (m & a) | (~m & b); }
   static type min(type a, type b) { return select(a < b, a, b); }
   static type max(type a, type b) { return select(a > b, a, b); }
-  static type shift_16(type a) { return a >> 16; }
+  static type whole(type a) { return a >> kFraction; }
   static int32_t sum(type a) {
     const wrapping w = (wrapping)a;
     return static_cast<int32_t>(w[0] + w[1] + w[2] + w[3]);

@@ -9,7 +9,7 @@
 //   lanes, twice V::outputs;
 //   type, zero, set, load, store, add, sub, mul, min, max;
 //   load_codes, store_codes: of as many bytes;
-//   shift_16: rounds down; sum of all lanes;
+//   whole: t in whole codes, rounded down; sum of all lanes;
 //   Multiplier(address, shift), whose scaled(acc) is the low half of
 //   (acc * multiplier + 2^(shift - 1)) >> shift, in 64 bits;
 //   load_quads of int8, broadcast_quad of uint8 for all lanes;
@@ -136,7 +136,7 @@ void requantize(
       t = I::add(t,
                  I::mul(I::load_codes(residual + p * kBlockBytes),
                         I::set(r.residual_multiplier)));
-    const auto code = I::add(I::shift_16(t), zero_point);
+    const auto code = I::add(I::whole(t), zero_point);
     I::store_codes(dst + p * kBlockBytes, I::min(I::max(code, low), highest));
   }
 }
@@ -154,7 +154,7 @@ void add_codes(const uint8_t* a, const uint8_t* b, const int64_t* columns,
       const auto right = I::load_codes(b + columns[p] * kBlockBytes + i);
       const auto t = I::add(
           I::add(I::mul(left, times_a), I::mul(right, times_b)), offset);
-      const auto code = I::add(I::shift_16(t), zero_point);
+      const auto code = I::add(I::whole(t), zero_point);
       I::store_codes(dst + p * kBlockBytes + i,
                      I::min(I::max(code, low), I::load(sum.highest + i)));
     }

@@ -1,26 +1,25 @@
 """Pictures with what a model sees in them."""
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 
 import mmcv
 import numpy as np
 import torch
+from mmcv.transforms import LoadImageFromFile
 from mmdet.utils import get_test_pipeline_cfg
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
-from mmengine.registry import DefaultScope
+from mmengine.registry import TRANSFORMS, DefaultScope
 from mmengine.structures import BaseDataElement
 from mmpretrain.visualization import UniversalVisualizer
+from torch import nn
 
-from mmadder.checkpoints.classes import trained_classes
-from mmadder.checkpoints.state_dict import load_network, read_checkpoint
 from mmadder.config_nodes import own_metainfo, type_name
-from mmadder.datasets.loading import CheckedLoadImageFromFile
+from mmadder.datasets.loading import picture_errors
 from mmadder.errors import InputError
-from mmadder.files import require_file, whole_file
-from mmadder.inference import empty_quantized, is_quantized
-from mmadder.models import build_model
+from mmadder.files import whole_file
 from mmadder.reporting.figures import COLOURS
 
 from .complexity import input_shape
@@ -29,58 +28,51 @@ SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 SIDE = 480  # a picture whose shorter side is smaller is drawn larger
 
 
-class Demo:
-    """A detector or classifier for single pictures.
+class Predictor:
+    """A network for single pictures; :func:`mmadder.load` makes one.
 
     Args:
-        cfg: of MMDetection or MMPretrain, with a test dataset; its
-            data need not be there.
-        checkpoint: file; every key must fit the config.
-        device: such as 'cpu' or 'cuda:0'.
+        model: in evaluation mode; its ``test_step`` gives data samples.
+        cfg: of MMDetection or MMPretrain, with a test dataset; its data need
+            not be there.
+        classes: names, in the order of the labels; default: the config's.
+
     Raises:
-        InputError: the config is of another kind, or the checkpoint does not
-            fit.
+        InputError: the config is of another kind.
     """
 
-    def __init__(self, cfg: Config, checkpoint: str,
-                 device: str = 'cpu') -> None:
-        self.scope = cfg.get('default_scope')
-        if self.scope not in ('mmdet', 'mmpretrain'):
-            raise InputError('the config must be of MMDetection or '
-                             'MMPretrain, its default_scope is '
-                             f'{self.scope!r}')
-        require_file(checkpoint, 'checkpoint')
-        model = build_model(cfg)
-        if is_quantized(checkpoint):
-            model = empty_quantized(model)
-        load_network(model, checkpoint)
-        self.model = model.to(device).eval()
-        self.pipeline = self._build_pipeline(cfg)
-        self.loader = CheckedLoadImageFromFile()
+    def __init__(self, model: nn.Module, cfg: Config,
+                 classes: Sequence[str] | None = None) -> None:
+        self.scope = require_scope(cfg)
+        self.model, self.cfg = model, cfg
+        self.load, self.pipeline = self._build_pipeline(cfg)
         meta = self._dataset_meta(cfg)
-        self.classes = trained_classes(
-            read_checkpoint(checkpoint)) or meta.get('classes')
+        self.classes = classes or meta.get('classes')
         self.visualizer = DetLocalVisualizer(line_width=2)
         self.visualizer.dataset_meta = dict(
             classes=self.classes, palette=meta.get('palette') or _palette(
                 len(self.classes or ())))
 
-    def predict(self, path: str | Path) -> BaseDataElement:
-        """Return the data sample that the model makes of a picture file.
+    def __call__(self, picture: str | Path | np.ndarray) -> BaseDataElement:
+        """Return MMDetection's or MMPretrain's data sample of a picture.
+
+        Args:
+            picture: file, or (H, W, 3) uint8 in OpenCV's order, BGR.
 
         Raises:
-            InputError: the file is missing or no picture.
+            InputError: the file is missing or no picture, or the array is
+                not one.
         """
         with torch.no_grad():
-            data = self.pipeline(dict(img_path=str(path), img_id=0))
+            data = self.pipeline(self.load(_as_results(picture)))
             return self.model.test_step(pseudo_collate([data]))[0].cpu()
 
-    def draw(self, path: str | Path, out: str | Path,
+    def draw(self, picture: str | Path | np.ndarray, out: str | Path,
              score_thr: float = 0.3) -> str:
         """Write a picture with boxes, or with its class, whole or not at all.
 
         Args:
-            path: picture.
+            picture: see :meth:`__call__`.
             out: file to write.
             score_thr: least score of a box.
         Returns:
@@ -88,8 +80,8 @@ class Demo:
         Raises:
             InputError: the file is missing or no picture.
         """
-        image = mmcv.bgr2rgb(self.loader(dict(img_path=str(path)))['img'])
-        sample = self.predict(path)
+        image = mmcv.bgr2rgb(_Load()(_as_results(picture))['img'])
+        sample = self(picture)
         with whole_file(out) as partial:
             if self.scope == 'mmdet':
                 return self._draw_boxes(image, sample, str(partial),
@@ -118,11 +110,13 @@ class Demo:
         return f'{count} box' + 'es' * (count != 1)
 
     def _build_pipeline(self, cfg):
+        """What makes an array of a file, and what comes behind that."""
         steps = copy.deepcopy(get_test_pipeline_cfg(cfg))
-        if not any('Load' in type_name(step) for step in steps):
-            steps = [_LoadAsDataset(input_shape(cfg)), *steps]
+        load = _LoadAsDataset(input_shape(cfg))
         with DefaultScope.overwrite_default_scope(self.scope):
-            return Compose(steps)
+            if any('LoadImage' in type_name(step) for step in steps):
+                load = _Load(TRANSFORMS.build(steps.pop(0)))
+            return load, Compose(steps)
 
     def _dataset_meta(self, cfg):
         """Classes and palette of the config's test dataset, unread."""
@@ -133,19 +127,59 @@ class Demo:
         return dataset.get('metainfo') or own_metainfo(dataset, self.scope)
 
 
-class _LoadAsDataset:
+def require_scope(cfg: Config) -> str:
+    """A config's scope, 'mmdet' or 'mmpretrain', or InputError."""
+    scope = cfg.get('default_scope')
+    if scope not in ('mmdet', 'mmpretrain'):
+        raise InputError('the config must be of MMDetection or MMPretrain, '
+                         f'its default_scope is {scope!r}')
+    return scope
+
+
+class _Load:
+    """A pipeline's own loading, with errors that name the file.
+
+    Args:
+        step: loads a file; an array is left as it is.
+    """
+
+    def __init__(self, step=None):
+        self.step = step or LoadImageFromFile()
+
+    def __call__(self, results):
+        if 'img' in results:
+            return results
+        with picture_errors(results['img_path']):
+            return self.step(results)
+
+
+class _LoadAsDataset(_Load):
     """Load a picture as datasets that keep arrays, such as CIFAR, do: RGB."""
 
     def __init__(self, shape):
+        super().__init__()
         self.height, self.width = shape
-        self.loader = CheckedLoadImageFromFile()
 
     def __call__(self, results):
-        results = self.loader(results)
+        results = super().__call__(results)
         image = mmcv.imresize(results['img'], (self.width, self.height),
                               interpolation='area')
         results['img'] = np.ascontiguousarray(image[..., ::-1])
         return results
+
+
+def _as_results(picture):
+    """What a pipeline begins with."""
+    if not isinstance(picture, np.ndarray):
+        return dict(img_path=str(picture), img_id=0)
+    if picture.ndim != 3 or picture.shape[2] != 3 or \
+            picture.dtype != np.uint8 or not picture.size:
+        raise InputError(
+            'a picture as array must be (H, W, 3) of uint8 in the order BGR, '
+            f'got {picture.shape} of {picture.dtype}')
+    shape = picture.shape[:2]
+    return dict(img=picture.copy(), img_path='', img_id=0, img_shape=shape,
+                ori_shape=shape)
 
 
 def find_pictures(path: str | Path) -> list[Path]:

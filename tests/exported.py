@@ -1,4 +1,4 @@
-"""Exported once for all tests, as that takes many seconds."""
+"""Fixtures: exported once for all tests, as that takes many seconds."""
 import copy
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from mmadder.cli import load_config
 from mmadder.export import export_onnx
 from mmadder.models import build_model
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 CROPS = ROOT / 'configs/digits/ann-awn-centered-resnet18_1xb32-5e_digits.py'
 SMALL = f'''
 _base_ = {str(CROPS)!r}

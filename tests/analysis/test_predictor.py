@@ -8,7 +8,8 @@ import torch
 from mmengine.config import Config
 from mmengine.structures import BaseDataElement
 
-from mmadder.analysis.demo import Demo, find_pictures
+from mmadder.analysis.predictor import find_pictures
+from mmadder.apis import load
 from mmadder.errors import InputError
 from mmadder.models import build_model
 
@@ -30,11 +31,11 @@ def demo(tmp_path):
     cfg, path = Config.fromfile(CONFIG), tmp_path / 'random.pth'
     torch.save(dict(state_dict=build_model(cfg).state_dict(), meta=dict(
         dataset_meta=dict(classes=[f'thing {i}' for i in range(10)]))), path)
-    return Demo(cfg, str(path))
+    return load(cfg, str(path))
 
 
 def test_the_picture_says_what_was_predicted(demo, picture, tmp_path):
-    sample = demo.predict(picture)
+    sample = demo(picture)
     assert isinstance(sample, BaseDataElement)
     label = int(sample.pred_score.argmax())
     out = tmp_path / 'new' / 'drawn.png'
@@ -64,7 +65,7 @@ def test_a_picture_is_drawn_whole_or_not_at_all(
 
 def test_other_scopes_are_refused():
     with pytest.raises(InputError, match="default_scope is 'mmseg'"):
-        Demo(Config(dict(default_scope='mmseg')), 'none.pth')
+        load(Config(dict(default_scope='mmseg')), 'none.pth')
 
 
 def test_pictures_of_a_folder(picture, tmp_path):

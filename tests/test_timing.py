@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from mmadder.benchmark import timing
+from mmadder import timing
 
 
 def test_median_times_gives_each_its_own():

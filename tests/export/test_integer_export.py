@@ -1,0 +1,84 @@
+"""From a checkpoint to a file of integers, and back to an evaluator."""
+import json
+import re
+import runpy
+import sys
+
+import pytest
+from tiny_detector import ROOT
+
+from mmadder.cli import load_config
+from mmadder.errors import InputError
+from mmadder.export import export_integer
+from mmadder.integer import IntegerNetwork
+
+FEW = ('val_dataloader.num_workers=0 val_dataloader.persistent_workers=False '
+       'test_dataloader.num_workers=0 '
+       'test_dataloader.persistent_workers=False').split()
+
+
+def test_classifier_through_the_tools(crops, digits, call_tool, tmp_path,
+                                      monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    _, config, checkpoint = crops
+    common = '--data-root', digits, '--cfg-options', *FEW
+    call_tool('export_integer.py', config, checkpoint, '--out', 'small.npz',
+              '--calibrate', 2, *common)
+    printed = capsys.readouterr().out
+    deviation, spread = map(float, re.search(
+        r'logits +(\S+) +(\S+)', printed).groups())
+    assert 0 < deviation < .4 * spread
+    assert 'small.npz: written, 0.2 MiB' in printed
+    network = IntegerNetwork.load('small.npz')
+    assert network.model['kind'] == 'classifier'
+    assert network.model['classes'] == list('0123456789')
+    assert network.model['channel_order'] == 'RGB'
+    assert network.model['bits'] == 8
+    call_tool('test.py', config, 'small.npz', '--work-dir', 'integer',
+              *common)
+    metrics = json.loads(next((tmp_path / 'integer').glob(
+        '*/*.json')).read_text())
+    assert 0 <= metrics['accuracy/top1'] <= 100
+
+
+def test_two_stage_detector(detector, digits, tmp_path, monkeypatch):
+    """Neck and RPN in integers, the RoI head in float from the file."""
+    folder, _, _ = detector
+    cfg = load_config(str(folder / 'tiny.py'),
+                      ('val_dataloader', 'test_dataloader'),
+                      data_root=str(digits))
+    out = tmp_path / 'tiny.npz'
+    deviations = export_integer(cfg, str(folder / 'tiny.pth'), out, batches=2,
+                                progress=False)
+    assert [found.output for found in deviations] == [
+        f'{part}.{level}' for part in ('neck', 'cls_scores', 'bbox_preds')
+        for level in range(5)]
+    assert all(found.error < .25 * found.spread for found in deviations)
+    test = str(ROOT / 'tools/test.py')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'argv', [
+        test, str(folder / 'tiny.py'), str(out), '--data-root', str(digits),
+        '--work-dir', 'integer', '--cfg-options', *FEW])
+    runpy.run_path(test, run_name='__main__')
+    metrics = json.loads(next((tmp_path / 'integer').glob(
+        '*/*.json')).read_text())
+    assert 0 <= metrics['pascal_voc/mAP'] <= 1
+
+
+def test_wrong_input(crops, tmp_path):
+    cfg, _, checkpoint = crops
+    with pytest.raises(InputError, match='ends with .npz'):
+        export_integer(cfg, checkpoint, tmp_path / 'a.onnx')
+    with pytest.raises(InputError, match="checkpoint 'none.pth' does not"):
+        export_integer(cfg, 'none.pth', tmp_path / 'a.npz')
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('options, message', [
+    (['--bits', 9], '--bits must be from 2 to 8, got 9'),
+    (['--calibrate', 0], '--calibrate must be at least 1, got 0'),
+    (['--input-size', 0, 5], '--input-size must be at least 1 1')])
+def test_wrong_options(call_tool, capsys, options, message):
+    call_tool('export_integer.py', 'c.py', 'c.pth', '--out', 'a.npz',
+              *options, code=2)
+    assert message in capsys.readouterr().err

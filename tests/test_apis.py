@@ -1,0 +1,120 @@
+"""One call from Python."""
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmpretrain.structures import DataSample
+
+import mmadder
+from mmadder.apis import load, shipped_weights
+from mmadder.cli import load_config
+from mmadder.errors import InputError
+from mmadder.export import export_integer
+from mmadder.inference import quantize, save_quantized
+from mmadder.inference.plan import Planned
+
+
+@pytest.fixture(scope='module')
+def picture(tmp_path_factory):
+    path = tmp_path_factory.mktemp('picture') / 'a.png'
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(
+        0, 255, (64, 72, 3), dtype=np.uint8))
+    return path
+
+
+def same_boxes(found, expected, atol=1e-3):
+    for name in ('bboxes', 'scores', 'labels'):
+        torch.testing.assert_close(
+            getattr(found.pred_instances, name),
+            getattr(expected.pred_instances, name), rtol=1e-4, atol=atol)
+
+
+def test_a_detector_in_float(detector, picture):
+    folder = detector[0]
+    files = str(folder / 'tiny.py'), folder / 'tiny.pth'
+    plain, fused = (mmadder.load(*files, fuse=fuse) for fuse in (False, True))
+    sample = plain(picture)
+    assert isinstance(sample, DetDataSample)
+    assert len(sample.pred_instances)
+    assert any(isinstance(m, Planned) for m in fused.model.modules())
+    same_boxes(fused(picture), sample)
+    same_boxes(plain(cv2.imread(str(picture))), sample, 0)
+    # In pixels of the picture, which the pipeline makes larger.
+    assert sample.pred_instances.bboxes.max() <= 72
+
+
+def test_every_kind_of_file_behind_the_same_call(crops, digits, picture,
+                                                 tmp_path):
+    _, path, checkpoint = crops
+    cfg = load_config(str(path), ('val_dataloader', 'test_dataloader'),
+                      data_root=str(digits))
+    classifier = load(cfg, checkpoint)
+    expected = classifier(picture)
+    assert isinstance(expected, DataSample)
+    assert classifier.classes == tuple('0123456789')
+    integer = tmp_path / 'small.npz'
+    export_integer(cfg, checkpoint, integer, batches=1, progress=False)
+    int8 = tmp_path / 'int8.pth'
+    model = load(cfg, checkpoint, fuse=False)
+    batch = dict(inputs=[torch.randint(0, 256, (3, 48, 48))] * 2,
+                 data_samples=None)
+    save_quantized(quantize(model.model, [batch], progress=False), int8,
+                   dict(dataset_meta=dict(classes=classifier.classes)))
+    for files in ((integer, ), (cfg, integer), (cfg, int8)):
+        predictor = load(*files)
+        assert tuple(predictor.classes) == tuple('0123456789')
+        found = predictor(picture).pred_score
+        assert (found - expected.pred_score).abs().max() < .2
+
+
+def test_an_onnx_file_has_its_config(boxes_file, picture):
+    pytest.importorskip('onnxruntime')
+    out, cfg = boxes_file
+    detector = load(out)
+    assert isinstance(detector(picture), DetDataSample)
+    same_boxes(detector(picture), load(cfg, out)(picture), 0)
+
+
+@pytest.mark.parametrize('source, message', [
+    ('nothing', r"load: 'nothing' is neither shipped weights \(.*\) nor a"),
+    ('configs/a.py', 'with a config, give its checkpoint too'),
+    ('none.npz', "file 'none.npz' does not exist"),
+    (Config(dict(default_scope='mmdet')), 'with a config, give its checkp')])
+def test_what_cannot_be_loaded(source, message):
+    with pytest.raises(InputError, match=message):
+        load(source)
+
+
+def test_arrays_that_are_no_pictures(crops):
+    classifier = load(str(crops[1]), crops[2])
+    for array in (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)),
+                  np.zeros((0, 4, 3), np.uint8)):
+        with pytest.raises(InputError, match=r'must be \(H, W, 3\) of uint8'):
+            classifier(array)
+
+
+def test_what_is_shipped_can_be_called(picture):
+    for name, path in shipped_weights().items():
+        assert path.is_file()
+        predictor = load(name)
+        assert predictor.classes
+        assert isinstance(predictor(picture), DetDataSample | DataSample)
+
+
+def test_demo_command(tmp_path):
+    run = [sys.executable, '-m', 'mmadder', 'demo']
+    found = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    out = tmp_path / 'outputs' / 'digits.png'
+    assert found.stdout.rstrip().endswith('drawn in outputs/digits.png')
+    assert ' boxes, ' in found.stdout and out.is_file()
+    found = subprocess.run([*run, 'none.png'], cwd=tmp_path,
+                           capture_output=True, text=True)
+    assert found.returncode == 1
+    assert 'picture none.png does not exist' in found.stderr
+    assert 'Traceback' not in found.stderr
