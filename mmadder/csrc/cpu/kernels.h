@@ -118,9 +118,11 @@ constexpr int kFraction = 14;
 //   x: first position of the tile; the next one is kBlockBytes on, times the
 //   column step of the kernel.
 //   w: [step][eights][2 * byte_outputs][8].
+//   ahead: what to fetch into the cache meanwhile, ahead_step bytes on with
+//   each eight.
 using L1DistanceU8Kernel = void (*)(
     const uint8_t* x, const Step* steps, int64_t num_steps, const uint8_t* w,
-    bool add, int32_t* sums);
+    const uint8_t* ahead, int64_t ahead_step, bool add, int32_t* sums);
 
 // totals[position] = sum over all blocks of sums[block][position][2 *
 // byte_outputs].

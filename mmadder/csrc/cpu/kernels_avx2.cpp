@@ -201,23 +201,22 @@ struct Ints {
               (uint64_t{1} << 63) + (uint64_t{1} << (shift - 1))))),
           surplus_(_mm256_set1_epi32(static_cast<int32_t>(
               static_cast<uint32_t>((uint64_t{1} << 63) >> shift)))),
-          shift_(_mm_cvtsi32_si128(shift)) {}
+          shift_(_mm256_set1_epi64x(shift)) {}
 
     type scaled(type acc) const {
-      const type even =
-          _mm256_add_epi64(_mm256_mul_epi32(acc, even_), rounding_);
-      const type odd = _mm256_add_epi64(
-          _mm256_mul_epi32(_mm256_srli_epi64(acc, 32), odd_), rounding_);
-      return sub(
-          _mm256_blend_epi32(
-              _mm256_srl_epi64(even, shift_),
-              _mm256_slli_epi64(_mm256_srl_epi64(odd, shift_), 32), 0xaa),
-          surplus_);
+      const type even = shifted(_mm256_mul_epi32(acc, even_));
+      const type odd =
+          shifted(_mm256_mul_epi32(_mm256_srli_epi64(acc, 32), odd_));
+      return sub(_mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa),
+                 surplus_);
     }
 
    private:
-    type even_, odd_, rounding_, surplus_;
-    __m128i shift_;
+    type shifted(type product) const {
+      return _mm256_srlv_epi64(_mm256_add_epi64(product, rounding_), shift_);
+    }
+
+    type even_, odd_, rounding_, surplus_, shift_;
   };
 
   static type broadcast_quad(const uint8_t* p) {

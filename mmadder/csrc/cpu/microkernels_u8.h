@@ -20,8 +20,9 @@ namespace mmadder::cpu {
 namespace {
 
 template <class V, int kStep, int kTile>
-void l1_distance_u8(const uint8_t* x, const Step* steps, int64_t num_steps,
-                    const uint8_t* w, bool add, int32_t* sums) {
+void l1_distance_u8(
+    const uint8_t* x, const Step* steps, int64_t num_steps, const uint8_t* w,
+    const uint8_t* ahead, int64_t ahead_step, bool add, int32_t* sums) {
   constexpr int kBytes = 8 * V::outputs;
   typename V::type acc[kTile][kMaxVectors];
 #pragma GCC unroll 16
@@ -44,6 +45,8 @@ void l1_distance_u8(const uint8_t* x, const Step* steps, int64_t num_steps,
         for (int v = 0; v < kMaxVectors; ++v)
           acc[t][v] = V::add_distance(acc[t][v], wv[v], xv);
       }
+      __builtin_prefetch(ahead);
+      ahead += ahead_step;
       w += kMaxVectors * kBytes;
       xs += 8;
     }
