@@ -1,5 +1,7 @@
 #include "blocked_maps.h"
 
+#include "packing.h"
+
 namespace mmadder::cpu {
 namespace {
 
