@@ -7,7 +7,7 @@ namespace {
 
 template <typename Visit>
 void for_each_row(const BlockedMap& map, const Visit& visit) {
-  for_each_row(map.batch, map.blocks(), map.height, map.row(), visit);
+  cpu::for_each_row(map.batch, map.blocks(), map.height, map.row(), visit);
 }
 
 // Pools rows of planes: row_of(n, block, row) is the address of a row.
