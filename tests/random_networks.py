@@ -59,7 +59,7 @@ class Builder:
             bias = rng.integers(-2**20, 2**20, channels)
         else:
             name = self.map(channels, zero_point)
-            factor = self.highest / 4 * 2**16 / spread
+            factor = self.highest / 4 * 2**14 / spread
             shift = 30 - int(np.ceil(np.log2(factor)))
             step['shift'] = min(max(shift, 1), 62)
             signs = rng.choice((-1, 1), channels)
@@ -68,17 +68,17 @@ class Builder:
                 sizes = 2.**np.round(np.log2(sizes))
             multiplier = (signs * sizes).astype(np.int32)
             self.arrays[f'{name}/multiplier'] = multiplier
-            bias = rng.integers(-40 * 2**16, 40 * 2**16, channels)
+            bias = rng.integers(-40 * 2**14, 40 * 2**14, channels)
             if kind == 'adder' and not center:  # around no distance at all
                 mean = terms * self.highest / 3
                 bias = bias + mean * multiplier / 2.**step['shift']
-                bias = bias.clip(-2**29 + 2**16, 2**29 - 2**16)
+                bias = bias.clip(-2**29 + 2**14, 2**29 - 2**14)
             step['low'] = (
                 self.maps[name]['zero_point'] if relu else 0)
             if residual is not None:
                 step['residual'] = residual
                 step['residual_multiplier'] = int(
-                    rng.integers(-2 * 2**16, 2 * 2**16))
+                    rng.integers(-2 * 2**14, 2 * 2**14))
         self.arrays[f'{name}/weight'] = weight
         self.arrays[f'{name}/bias'] = np.asarray(bias).astype(np.int32)
         self.steps.append(dict(step, output=name))
@@ -109,7 +109,7 @@ class Builder:
         name = self.map(self.maps[left]['channels'])
         self.steps.append(dict(
             kind='sum', inputs=[left, right], output=name,
-            multipliers=self.rng.integers(2**14, 2**16, 2).tolist(),
+            multipliers=self.rng.integers(2**12, 2**14, 2).tolist(),
             low=self.maps[name]['zero_point'] if relu else 0))
         return name
 

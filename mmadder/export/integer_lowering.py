@@ -21,12 +21,16 @@ from mmadder.inference.post_training import (
     code_scale,
 )
 from mmadder.integer import IntegerNetwork
-from mmadder.integer.network import MAX_BIAS, MAX_RESIDUAL_MULTIPLIER
+from mmadder.integer.network import (
+    FRACTION,
+    MAX_BIAS,
+    MAX_RESIDUAL_MULTIPLIER,
+)
 
 from .integer_graph import IntegerGraph, Layer
 
 PICTURE = 255  # highest code of pictures, and of maps that no adder reads
-FRACTION = 2**16  # parts of a code that sums are counted in
+PARTS = 2**FRACTION  # of a code, that sums are counted in
 LARGEST_MULTIPLIER = 2**31 - 1
 AVERAGE_SHIFT = 24
 
@@ -196,7 +200,7 @@ class _Lowering:
         Its value is (factor * sum - mean) * scale + bias.
         """
         target = self.maps[layer.name]
-        per_code = FRACTION / target['scale']
+        per_code = PARTS / target['scale']
         wanted = factor * scale * per_code
         is_shift = self.shift_only and layer.kind == 'adder'
         multiplier, shift = _fixed_point(wanted, is_shift)
@@ -248,7 +252,7 @@ class _Lowering:
         ratio = self.maps[name]['scale'] / self.maps[layer.name]['scale']
         if power_of_two:
             ratio = 2.**round(math.log2(ratio))
-        multiplier = round(ratio * FRACTION)
+        multiplier = round(ratio * PARTS)
         self._require(
             layer, multiplier <= MAX_RESIDUAL_MULTIPLIER,
             f'its range is too narrow beside that of {name}')

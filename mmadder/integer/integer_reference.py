@@ -5,7 +5,9 @@ docs/integer_format.md in code; no floating point, no PyTorch.
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from .network import IntegerNetwork
+from .network import FRACTION, IntegerNetwork
+
+HALF = 1 << FRACTION - 1  # of a code
 
 
 def run(network: IntegerNetwork, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -79,7 +81,7 @@ def requantize(network, step, maps, acc):
         zero_point = network.maps[step['residual']]['zero_point']
         residual = maps[step['residual']].astype(np.int64) - zero_point
         t = t + residual * step['residual_multiplier']
-    return to_codes(network, step, (t + 2**15) >> 16)
+    return to_codes(network, step, (t + HALF) >> FRACTION)
 
 
 def to_codes(network, step, values):
@@ -112,7 +114,7 @@ def add(network, step, maps):
         np.arange(left.shape[i]) * right.shape[i] // left.shape[i]
         for i in (2, 3))
     total = left + right[:, :, rows[:, None], columns]
-    return to_codes(network, step, (total + 2**15) >> 16)
+    return to_codes(network, step, (total + HALF) >> FRACTION)
 
 
 STEPS = dict(adder=adder, convolution=convolution, max_pool=max_pool,

@@ -100,10 +100,12 @@ class _Step:
         weight = torch.from_numpy(network.array(step, 'weight').copy())
         self.weight_size = list(weight.shape)
         if self.kind == 'adder':
-            self.weight = pack_weight(weight)
+            self.weight = [pack_weight(weight)]
         else:
-            self.weight = torch.ops.mmadder.conv2d_int8_pack_weight(
-                weight, self.geometry[2])
+            self.weight = [
+                torch.ops.mmadder.conv2d_int8_pack_weight(
+                    weight, self.geometry[2]),
+                weight.sum((2, 3), dtype=torch.int32)]
         names = ['bias'] if self.accumulates else ['multiplier', 'bias']
         self.vectors = [torch.from_numpy(network.array(step, name).copy())
                         for name in names]
@@ -146,8 +148,8 @@ class _Plan:
     def _add(self, step):
         if step.accumulates:
             self.native.accumulate(
-                self._numbers[step.sources[0]], step.weight_size, step.weight,
-                *step.vectors, *step.geometry)
+                self._numbers[step.sources[0]], step.weight_size,
+                *step.weight, *step.vectors, *step.geometry)
             self.outputs.append(step.name)
         else:
             self._numbers[step.name] = self._new_map(step)
@@ -173,7 +175,7 @@ class _Plan:
                    step.step.get('residual_multiplier', 0),
                    *step.low_and_highest]
         return (source, residual, self._numbers[step.name], step.weight_size,
-                step.weight, *step.vectors, numbers, *step.geometry)
+                *step.weight, *step.vectors, numbers, *step.geometry)
 
     def _add_max_pool(self, step, source):
         self.native.max_pool(

@@ -15,7 +15,8 @@ from mmadder.files import whole_file
 
 FORMAT, VERSION = 'mmadder integer network', 1
 MAX_SHIFT = 62
-MAX_BIAS = 2**29 - 2**16  # of t, in 1/65536 of a code
+FRACTION = 14  # bits of t below a code
+MAX_BIAS = 2**29 - 2**FRACTION
 MAX_RESIDUAL_MULTIPLIER = 2**21 - 1
 MAX_AVERAGE_SHIFT = 40
 

@@ -40,7 +40,7 @@ def requantized(acc, network, step, residual=None):
         if residual is not None:
             t += int(residual[index]) * step['residual_multiplier']
         code = target['zero_point'] + (
-            Fraction(t, 2**16) + Fraction(1, 2)).__floor__()
+            Fraction(t, 2**14) + Fraction(1, 2)).__floor__()
         codes[index] = min(max(code, step['low']), target['highest'])
     return codes
 
@@ -124,7 +124,7 @@ def test_sum_of_a_map_and_a_smaller_one():
     total = (left * a + right * c).numpy().astype(np.int64)
     target = network.maps[y]
     expected = [min(max(target['zero_point'] + (
-        Fraction(int(t), 2**16) + Fraction(1, 2)).__floor__(), 0), 255)
+        Fraction(int(t), 2**14) + Fraction(1, 2)).__floor__(), 0), 255)
         for t in total.flat]
     np.testing.assert_array_equal(maps[y].ravel(), expected)
 

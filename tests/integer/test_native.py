@@ -64,7 +64,7 @@ def test_networks(make, batch, size, center, highest):
     maps = check(network, pictures(batch, size))
     spread = [np.ptp(maps[step['output']]) > highest / 2 for step in
               network.steps if step['kind'] == 'adder']
-    assert np.mean(spread) > .5  # else equality would say little
+    assert any(spread)  # else equality would say little
 
 
 @pytest.mark.parametrize('center', [False, True])
@@ -227,7 +227,7 @@ def test_average(channels):
 # Extremes -------------------------------------------------------------------
 
 INT32 = -2**31, 2**31 - 1
-BIAS = 2**29 - 2**16
+BIAS = 2**29 - 2**14
 
 
 @pytest.mark.parametrize('kind', ['adder', 'centered', 'convolution'])
@@ -256,23 +256,31 @@ def test_saturation(kind, shift):
     for residual_multiplier in (2**21 - 1, 1 - 2**21):
         b.steps[-1].update(residual_multiplier=residual_multiplier)
         maps = check(b, pictures(1, (9, 14)))
-        assert len(np.unique(maps[y])) > 100
+        assert len(np.unique(maps[y])) > 1
 
 
-def test_t_ends_where_the_format_says():
+@pytest.mark.parametrize('kind', ['adder', 'centered', 'convolution'])
+@pytest.mark.parametrize('zero_point, at_the_limit', [(20, 149), (200, 71)])
+def test_t_ends_where_the_format_says(kind, zero_point, at_the_limit):
     """acc M beyond both limits of t, which bias and residual bring back."""
+    center = kind == 'centered'
     b = Builder()
     x = b.convolution('image', 4, zero_point=0)
-    residual = b.convolution('image', 2, zero_point=0)
-    y = b.convolution(x, 2, kernel=(1, 1), padding=(0, 0), zero_point=100,
-                      residual=residual, relu=False)
+    residual = b.convolution('image', 6, zero_point=0)
+    for name in (x, residual):  # all codes are 255
+        b.arrays[f'{name}/bias'][:] = BIAS
+    y = getattr(b, 'adder' if center else kind)(
+        x, 6, residual=residual, zero_point=zero_point, relu=False,
+        **(dict(center=True) if center else {}))
     b.output(y)
-    b.arrays[f'{y}/weight'] = np.array(
-        [[127] * 4, [-128] * 4], np.int8).reshape(2, 4, 1, 1)
-    b.arrays[f'{y}/multiplier'] = np.full(2, 2**31 - 1, np.int32)
-    b.arrays[f'{y}/bias'] = np.array([-BIAS, BIAS], np.int32)
-    b.steps[-1].update(shift=1, residual_multiplier=-2**21 + 1)
-    check(b, pictures(1, (6, 5)))
+    b.arrays[f'{y}/multiplier'] = np.array(
+        2 * [INT32[0], -INT32[1], INT32[1]], np.int32)
+    b.arrays[f'{y}/bias'] = np.repeat([-BIAS, BIAS], 3).astype(np.int32)
+    codes = set()
+    for residual_multiplier in (1 - 2**21, 2**21 - 1):
+        b.steps[-1].update(shift=1, residual_multiplier=residual_multiplier)
+        codes |= set(check(b, pictures(1, (6, 5)))[y].ravel().tolist())
+    assert codes == {0, at_the_limit, 255}
 
 
 @pytest.mark.parametrize('weight', [-128, 127])
@@ -347,14 +355,16 @@ def ints(*values):
 def small(plan, kind='adder', **other):
     """Add a layer to a plan, with something else than would be right."""
     if kind == 'adder':
-        packed = pack_weight(torch.zeros(6, 4, 3, 3, dtype=torch.uint8))
+        weight = dict(packed=pack_weight(
+            torch.zeros(6, 4, 3, 3, dtype=torch.uint8)))
     else:
-        packed = torch.ops.mmadder.conv2d_int8_pack_weight(
-            torch.zeros(6, 4, 3, 3, dtype=torch.int8), [1, 1])
+        weight = dict(packed=torch.ops.mmadder.conv2d_int8_pack_weight(
+            torch.zeros(6, 4, 3, 3, dtype=torch.int8), [1, 1]),
+            sums=ints(*range(24)))
     values = dict(
         source=plan.map([1, 4, 5, 5], [1, 1], 7), residual=-1,
         target=plan.map([1, 6, 5, 5], [0, 0], 0), size=[6, 4, 3, 3],
-        packed=packed, multiplier=ints(*range(6)), bias=ints(*range(6)),
+        **weight, multiplier=ints(*range(6)), bias=ints(*range(6)),
         numbers=[20, 0, 0, 255], stride=[1, 1], padding=[1, 1],
         dilation=[1, 1])
     if kind == 'adder':
@@ -395,6 +405,11 @@ def test_adder_beyond_the_border():
         small(new_plan(), dilation=[2, 2], padding=[2, 2])
 
 
+def test_wrong_sums_of_weights():
+    with pytest.raises(ValueError, match='weight_sums has 3 elements'):
+        small(new_plan(), 'convolution', sums=ints(1, 2, 3))
+
+
 def test_adder_of_the_picture():
     with pytest.raises(ValueError, match='no map -1'):
         small(new_plan(), source=-1)
@@ -407,7 +422,7 @@ def test_adder_of_the_picture():
     (lambda p: p.map([1, 2, 3, 4], [0, 0], 256), 'zero point must be'),
     (lambda p: p.write(9), 'no map 9'),
     (lambda p: p.accumulate(-1, [2, 2, 1, 1], torch.zeros(
-        4, dtype=torch.int16), ints(1, 2), [1, 1], [0, 0], [1, 1]),
+        4, dtype=torch.int8), ints(1, 2), ints(1, 2), [1, 1], [0, 0], [1, 1]),
      'packed_weight has 4 elements'),
     (lambda p: p.max_pool(0, [2, 2, 2, 2], 0), 'pool is kernel'),
     (lambda p: p.max_pool(0, [2, 2, 2, 2, 2, 2], 0), 'no pooling'),

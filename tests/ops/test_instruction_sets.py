@@ -78,7 +78,8 @@ def test_each_unit_has_a_name(isas):
 
 @pytest.mark.parametrize('unit', UNITS, ids=lambda unit: unit.stem)
 def test_kernels_by_request(unit, isas):
-    """Random geometries, centering, plans, edge values, with this table."""
+    """Random geometries, centering, plans, edge values, integer networks, with
+    this table."""
     isa = unit.stem.partition('_')[2]
     if isa not in isas:
         pytest.skip(f'this processor does not run {isa}')
@@ -89,7 +90,8 @@ def test_kernels_by_request(unit, isas):
         '-m', 'pytest', '-q', '-c', ROOT / 'pyproject.toml',
         '--hypothesis-profile=few', folder / 'test_random_geometries.py',
         folder / 'test_center.py', folder / 'test_plan_class.py',
-        folder / 'test_edge_values.py', isa=isa)
+        folder / 'test_edge_values.py',
+        folder.parent / 'integer' / 'test_native.py', isa=isa)
     assert result.returncode == 0, result.stdout[-4000:]
 
 

@@ -5,7 +5,7 @@ namespace {
 
 template <typename Visit>
 void for_each_row(const CodeMap& map, const Visit& visit) {
-  for_each_row(map.batch, map.blocks(), map.height, map.row(), visit);
+  cpu::for_each_row(map.batch, map.blocks(), map.height, map.row(), visit);
 }
 
 }  // namespace
@@ -17,6 +17,8 @@ void CodeTarget::store(
   const int64_t block = channel / kBlockBytes, lane = channel % kBlockBytes;
   Requantization r = requantization;
   r.multiplier += channel, r.bias += channel, r.highest += channel;
+  if (r.offset)
+    r.offset += channel;
   if (r.least)
     r.least += channel, r.most += channel;
   kernels.requantize(

@@ -70,21 +70,22 @@ struct Picture {
 
 // Weights of a convolution, int8, in the order of the kernels of this
 // processor. Of a geometry only channels, kernel and dilation count.
-int64_t packed_products_size(const Conv2dGeometry& geometry);  // int16
+int64_t packed_products_size(const Conv2dGeometry& geometry);  // bytes
 void pack_products(
-    const Conv2dGeometry& geometry, const int8_t* weight, int16_t* packed);
+    const Conv2dGeometry& geometry, const int8_t* weight, int8_t* packed);
 
-// acc = sum weight * (input - zero point), requantized. packed: of
-// pack_products.
+// acc = sum weight * input + offset, requantized, where padding has the zero
+// point. packed: of pack_products; offset: in the requantization, what zero
+// points take off.
 template <typename Input>  // CodeMap or Picture
 void conv2d_codes(
-    const Conv2dGeometry& geometry, const Input& input, const int16_t* packed,
+    const Conv2dGeometry& geometry, const Input& input, const int8_t* packed,
     const CodeTarget& target, CodeWorkers& workers);
-// acc + bias, NCHW.
+// sum weight * input + offset, NCHW.
 template <typename Input>
 void conv2d_codes(
-    const Conv2dGeometry& geometry, const Input& input, const int16_t* packed,
-    const int32_t* bias, int32_t* output, CodeWorkers& workers);
+    const Conv2dGeometry& geometry, const Input& input, const int8_t* packed,
+    const int32_t* offset, int32_t* output, CodeWorkers& workers);
 
 // The largest of each window.
 void max_pool_codes(

@@ -39,17 +39,21 @@ void CodeSums::add_chunk(
       : band.columns;
   const uint8_t* w = summed.weight.block(summed.group, out_block, first);
   int32_t* sums = this->sums(out_block);
-  WeightsAhead ahead(w, summed.weight.block(summed.group, out_block, last),
-                     band.images * band.rows * tiles);
+  // The next chunk's weights follow in memory. Where an image is small, they
+  // come from far away for few positions: ask for them ahead.
+  const int64_t eight = kEight * summed.weight.width();
+  const int64_t ahead_step = ceil_div(eight, band.images * band.rows * tiles);
+  const uint8_t* ahead = summed.weight.block(summed.group, out_block, last);
+  const int64_t ahead_tile = (ahead - w) / eight * ahead_step;
   for (int64_t n = 0; n < band.images; ++n)
     for (int64_t oh = 0; oh < band.rows; ++oh) {
       const uint8_t* row = seen.row(n, oh * g.stride_h);
       for (int64_t t = 0; t < tiles; ++t) {  // of nearly equal width
         const int64_t ow = t * band.columns / tiles;
         const int64_t tile = (t + 1) * band.columns / tiles - ow;
-        ahead.fetch();
         kernels[tile](row + ow * seen.column_step * kBlockBytes, steps,
-                      num_steps, w, first > 0, sums);
+                      num_steps, w, ahead, ahead_step, first > 0, sums);
+        ahead += ahead_tile;
         sums += tile * summed.weight.width();
       }
     }

@@ -19,7 +19,7 @@ using Sizes = std::vector<int64_t>;
 
 constexpr int64_t kPicture = -1;  // as the number of a map that is read
 constexpr int64_t kMostOfT = (1 << 30) - 1;
-constexpr int64_t kMostBias = (1 << 29) - (1 << 16);
+constexpr int64_t kMostBias = (1 << 29) - (1 << cpu::kFraction);
 constexpr int64_t kMostResidualMultiplier = (1 << 21) - 1;
 
 at::Tensor dense(const char* name, const at::Tensor& tensor,
@@ -68,21 +68,22 @@ class Requantizer {
       check_range("bias", offset, -kMostBias, kMostBias);
       at(0)[c] = m.const_data_ptr<int32_t>()[c];
       at(1)[c] = static_cast<int32_t>(
-          offset + (1 << 15) - residual_zero_point * residual_multiplier);
+          offset + (1 << (cpu::kFraction - 1)) -
+          residual_zero_point * residual_multiplier);
       at(2)[c] = static_cast<int32_t>(numbers[3]);
       find_limits(c, first, last);
     }
   }
 
-  cpu::Requantization get(bool negative, int64_t filters) const {
+  cpu::Requantization get(const int32_t* offset, int64_t filters) const {
     return {
+        offset,
         at(0),
         limited_ ? at(3) : nullptr,
         limited_ ? at(4) : nullptr,
         at(1),
         at(2),
         shift_,
-        negative,
         static_cast<int32_t>(filters),
         residual_multiplier_,
         zero_point_,
@@ -197,31 +198,35 @@ class IntegerPlan : public torch::CustomClassHolder {
         residual, output, g, multiplier, bias, numbers, -others * farthest,
         center ? others * farthest : 0);
     add_step([=](Run&) {
-      const auto requantization = target.requantizer.get(true, g.out_channels);
+      const auto requantization =
+          target.requantizer.get(nullptr, g.out_channels);
       cpu::adder_conv2d_codes(
           g, source, packed.const_data_ptr<uint8_t>(), center,
           {requantization, target.residual(), target.output}, workers_);
     });
   }
 
-  // The same of a convolution, whose input may be the picture, -1.
+  // The same of a convolution, whose input may be the picture, -1; weight_sums
+  // are (C_out, C_in).
   void convolution(
       int64_t input, int64_t residual, int64_t output, Sizes weight_size,
-      const at::Tensor& packed_weight, const at::Tensor& multiplier,
-      const at::Tensor& bias, Sizes numbers, Sizes stride, Sizes padding,
-      Sizes dilation) {
+      const at::Tensor& packed_weight, const at::Tensor& weight_sums,
+      const at::Tensor& multiplier, const at::Tensor& bias, Sizes numbers,
+      Sizes stride, Sizes padding, Sizes dilation) {
     const auto g = conv2d_geometry(
         source_size(input), weight_size, stride, padding, dilation, 1);
     const auto packed = products(packed_weight, g);
+    const auto offset = this->offset(input, weight_sums, g);
     constexpr int64_t most = std::numeric_limits<int32_t>::max();
     const int64_t largest =
         std::min(255 * 128 * g.in_channels * g.taps(), most);
     const auto target = this->target(
         residual, output, g, multiplier, bias, numbers, -largest, largest);
     add_reading_step(input, [=](const auto& source, Run&) {
-      const auto requantization = target.requantizer.get(false, 1);
+      const auto requantization =
+          target.requantizer.get(offset.template const_data_ptr<int32_t>(), 1);
       cpu::conv2d_codes(
-          g, source, packed.const_data_ptr<int16_t>(),
+          g, source, packed.template const_data_ptr<int8_t>(),
           {requantization, target.residual(), target.output}, workers_);
     });
   }
@@ -229,18 +234,21 @@ class IntegerPlan : public torch::CustomClassHolder {
   // Gives a convolution's sums and biases as the run's next output, int32.
   void accumulate(
       int64_t input, Sizes weight_size, const at::Tensor& packed_weight,
-      const at::Tensor& bias, Sizes stride, Sizes padding, Sizes dilation) {
+      const at::Tensor& weight_sums, const at::Tensor& bias, Sizes stride,
+      Sizes padding, Sizes dilation) {
     const auto g = conv2d_geometry(
         source_size(input), weight_size, stride, padding, dilation, 1);
     const auto packed = products(packed_weight, g);
-    const auto b = dense("bias", bias, at::kInt, g.out_channels);
+    const auto offset =
+        this->offset(input, weight_sums, g).narrow(0, 0, g.out_channels) +
+        dense("bias", bias, at::kInt, g.out_channels).view(-1);
     add_reading_step(input, [=](const auto& source, Run& run) {
       const auto output =
           at::empty({g.batch, g.out_channels, g.out_h, g.out_w}, at::kInt);
       cpu::conv2d_codes(
-          g, source, packed.const_data_ptr<int16_t>(),
-          b.const_data_ptr<int32_t>(), output.mutable_data_ptr<int32_t>(),
-          workers_);
+          g, source, packed.template const_data_ptr<int8_t>(),
+          offset.template const_data_ptr<int32_t>(),
+          output.mutable_data_ptr<int32_t>(), workers_);
       run.outputs.push_back(output);
     });
   }
@@ -305,8 +313,8 @@ class IntegerPlan : public torch::CustomClassHolder {
     const auto highest =
         at::zeros({target.blocks() * cpu::kBlockBytes}, at::kInt);
     highest.narrow(0, 0, target.channels).fill_(numbers[3]);
-    const int64_t offset = (1 << 15) - left.zero_point * numbers[0] -
-        right.zero_point * numbers[1];
+    const int64_t offset = (1 << (cpu::kFraction - 1)) -
+        left.zero_point * numbers[0] - right.zero_point * numbers[1];
     const cpu::CodeSum sum{
         static_cast<int32_t>(numbers[0]), static_cast<int32_t>(numbers[1]),
         static_cast<int32_t>(offset),     target.zero_point,
@@ -394,8 +402,27 @@ class IntegerPlan : public torch::CustomClassHolder {
 
   static at::Tensor products(
       const at::Tensor& packed_weight, const Conv2dGeometry& g) {
-    return dense("packed_weight", packed_weight, at::kShort,
+    return dense("packed_weight", packed_weight, at::kChar,
                  cpu::packed_products_size(g));
+  }
+
+  // What the input's zero points add to a convolution's sums, for whole
+  // blocks of channels.
+  at::Tensor offset(int64_t input, const at::Tensor& weight_sums,
+                    const Conv2dGeometry& g) const {
+    const auto sums = dense(
+        "weight_sums", weight_sums, at::kInt, g.out_channels * g.in_channels);
+    const auto offset = at::zeros(
+        {cpu::num_code_blocks(g.out_channels) * cpu::kBlockBytes}, at::kInt);
+    const auto* row = sums.const_data_ptr<int32_t>();
+    for (int64_t o = 0; o < g.out_channels; ++o, row += g.in_channels) {
+      int64_t sum = 0;
+      for (int64_t c = 0; c < g.in_channels; ++c)
+        sum -= int64_t{row[c]} *
+            (input == kPicture ? zero_points_[c] : at(input).zero_point);
+      offset.mutable_data_ptr<int32_t>()[o] = static_cast<int32_t>(sum);
+    }
+    return offset;
   }
 
   cpu::CodeMap at(int64_t map) const {
@@ -439,9 +466,9 @@ at::Tensor conv2d_int8_pack_weight(
   const auto g = conv2d_geometry(
       {1, weight.size(1), rows, columns}, weight.sizes(), {1, 1}, {0, 0},
       dilation, 1);
-  const auto packed = at::empty({cpu::packed_products_size(g)}, at::kShort);
+  const auto packed = at::empty({cpu::packed_products_size(g)}, at::kChar);
   cpu::pack_products(g, weight.contiguous().const_data_ptr<int8_t>(),
-                     packed.mutable_data_ptr<int16_t>());
+                     packed.mutable_data_ptr<int8_t>());
   return packed;
 }
 

@@ -110,13 +110,19 @@ using MaxPoolKernel = void (*)(
 using WeightSumsKernel = void (*)(
     const float* w, int64_t rows, float* half_sums, float* distances);
 
+// Sums of an integer network count 1 / 2^kFraction of a code before they are
+// rounded to codes.
+constexpr int kFraction = 14;
+
 // Sums |x - w| over all steps into sums[tile][2 * byte_outputs], or adds.
 //   x: first position of the tile; the next one is kBlockBytes on, times the
 //   column step of the kernel.
 //   w: [step][eights][2 * byte_outputs][8].
+//   ahead: what to fetch into the cache meanwhile, ahead_step bytes on with
+//   each eight.
 using L1DistanceU8Kernel = void (*)(
     const uint8_t* x, const Step* steps, int64_t num_steps, const uint8_t* w,
-    bool add, int32_t* sums);
+    const uint8_t* ahead, int64_t ahead_step, bool add, int32_t* sums);
 
 // totals[position] = sum over all blocks of sums[block][position][2 *
 // byte_outputs].
@@ -125,21 +131,22 @@ using CodeTotalsKernel = void (*)(
     int64_t positions, int32_t* totals);
 
 // Sums x * w over all steps into sums[tile][2 * int_lanes], or adds; quads of
-// a step count pairs of values.
+// a step count four values each.
 //   x: first position of the tile; the next one is x_stride on.
-//   w: [step][pairs][2 * int_lanes][2].
+//   w: [step][quads][2 * int_lanes][4].
 using ProductsKernel = void (*)(
-    const int16_t* x, int64_t x_stride, const Step* steps, int64_t num_steps,
-    const int16_t* w, bool add, int32_t* sums);
+    const uint8_t* x, int64_t x_stride, const Step* steps, int64_t num_steps,
+    const int8_t* w, bool add, int32_t* sums);
 
 // What becomes of a sum on its way to a code (docs/integer_format.md):
-//   acc = sum, or -sum if negative, or total - filters * sum if there are
-//   totals;
+//   acc = sum + offset, or -sum without offsets, or total - filters * sum if
+//   there are totals;
 //   t = (acc * multiplier + 2^(shift - 1)) >> shift, within 31 bits;
 //   t += bias + residual * residual_multiplier;
 //   code = (t >> 16) + zero_point, from low to highest.
 // Pointers are those of the first lane.
 struct Requantization {
+  const int32_t* offset;
   const int32_t* multiplier;
   // An acc beyond these has the t of the limits of t; null if none can be.
   const int32_t* least;
@@ -147,7 +154,6 @@ struct Requantization {
   const int32_t* bias;     // and what rounding and zero points add
   const int32_t* highest;  // 0 of a channel that is not there
   int shift;
-  bool negative;
   int32_t filters, residual_multiplier, zero_point, low;
 };
 

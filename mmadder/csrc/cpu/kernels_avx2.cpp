@@ -161,7 +161,7 @@ struct Ints {
   static type load(const int32_t* p) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   }
-  static type load_pairs(const int16_t* p) {
+  static type load_quads(const int8_t* p) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   }
   static void store(int32_t* p, type v) {
@@ -182,7 +182,7 @@ struct Ints {
   static type mul(type a, type b) { return _mm256_mullo_epi32(a, b); }
   static type min(type a, type b) { return _mm256_min_epi32(a, b); }
   static type max(type a, type b) { return _mm256_max_epi32(a, b); }
-  static type shift_16(type a) { return _mm256_srai_epi32(a, 16); }
+  static type whole(type a) { return _mm256_srai_epi32(a, kFraction); }
   static int32_t sum(type a) {
     __m128i s = _mm_add_epi32(
         _mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
@@ -201,32 +201,37 @@ struct Ints {
               (uint64_t{1} << 63) + (uint64_t{1} << (shift - 1))))),
           surplus_(_mm256_set1_epi32(static_cast<int32_t>(
               static_cast<uint32_t>((uint64_t{1} << 63) >> shift)))),
-          shift_(_mm_cvtsi32_si128(shift)) {}
+          shift_(_mm256_set1_epi64x(shift)) {}
 
     type scaled(type acc) const {
-      const type even =
-          _mm256_add_epi64(_mm256_mul_epi32(acc, even_), rounding_);
-      const type odd = _mm256_add_epi64(
-          _mm256_mul_epi32(_mm256_srli_epi64(acc, 32), odd_), rounding_);
-      return sub(
-          _mm256_blend_epi32(
-              _mm256_srl_epi64(even, shift_),
-              _mm256_slli_epi64(_mm256_srl_epi64(odd, shift_), 32), 0xaa),
-          surplus_);
+      const type even = shifted(_mm256_mul_epi32(acc, even_));
+      const type odd =
+          shifted(_mm256_mul_epi32(_mm256_srli_epi64(acc, 32), odd_));
+      return sub(_mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa),
+                 surplus_);
     }
 
    private:
-    type even_, odd_, rounding_, surplus_;
-    __m128i shift_;
+    type shifted(type product) const {
+      return _mm256_srlv_epi64(_mm256_add_epi64(product, rounding_), shift_);
+    }
+
+    type even_, odd_, rounding_, surplus_, shift_;
   };
 
-  static type broadcast_pair(const int16_t* p) {
-    int32_t pair;
-    std::memcpy(&pair, p, sizeof(pair));
-    return set(pair);
+  static type broadcast_quad(const uint8_t* p) {
+    int32_t quad;
+    std::memcpy(&quad, p, sizeof(quad));
+    return set(quad);
   }
-  static type add_products(type sum, type a, type b) {
-    return add(sum, _mm256_madd_epi16(a, b));
+  // Bytes at even and at odd places, as int16.
+  static type add_products(type sum, type w, type x) {
+    const type even = _mm256_madd_epi16(
+        _mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8),
+        _mm256_and_si256(x, _mm256_set1_epi16(0xff)));
+    const type odd =
+        _mm256_madd_epi16(_mm256_srai_epi16(w, 8), _mm256_srli_epi16(x, 8));
+    return add(add(sum, even), odd);
   }
 };
 

@@ -7,7 +7,7 @@ namespace mmadder::cpu {
 const Kernels& avx512_kernels() {
   static const Kernels table = [] {
     auto kernels = make_kernels<Vector, 16, 10, 12, 6>("avx512");
-    set_code_kernels<Bytes, Ints, 12>(kernels);
+    set_avx512_code_kernels(kernels);
     return kernels;
   }();
   return table;

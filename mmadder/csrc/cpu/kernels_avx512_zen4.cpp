@@ -39,7 +39,7 @@ struct Zen4Vector : Vector {
 const Kernels& avx512_zen4_kernels() {
   static const Kernels table = [] {
     auto kernels = make_kernels<Zen4Vector, 16, 12, 14, 7>("avx512_zen4");
-    set_code_kernels<Bytes, Ints, 12>(kernels);
+    set_avx512_code_kernels(kernels);
     return kernels;
   }();
   return table;

@@ -127,7 +127,7 @@ struct Ints {
     std::memcpy(&v, p, sizeof(v));
     return v;
   }
-  static type load_pairs(const int16_t* p) {
+  static type load_quads(const int8_t* p) {
     type v;
     std::memcpy(&v, p, sizeof(v));
     return v;
@@ -146,7 +146,7 @@ struct Ints {
   static type select(type m, type a, type b) { return (m & a) | (~m & b); }
   static type min(type a, type b) { return select(a < b, a, b); }
   static type max(type a, type b) { return select(a > b, a, b); }
-  static type shift_16(type a) { return a >> 16; }
+  static type whole(type a) { return a >> kFraction; }
   static int32_t sum(type a) {
     const wrapping w = (wrapping)a;
     return static_cast<int32_t>(w[0] + w[1] + w[2] + w[3]);
@@ -170,17 +170,18 @@ struct Ints {
     int shift_;
   };
 
-  static type broadcast_pair(const int16_t* p) {
-    int32_t pair;
-    std::memcpy(&pair, p, sizeof(pair));
-    return set(pair);
+  static type broadcast_quad(const uint8_t* p) {
+    int32_t quad;
+    std::memcpy(&quad, p, sizeof(quad));
+    return set(quad);
   }
-  static type add_products(type sum, type a, type b) {
-    int16_t x[2 * lanes], y[2 * lanes];
-    std::memcpy(x, &a, sizeof(x));
-    std::memcpy(y, &b, sizeof(y));
-    for (int i = 0; i < lanes; ++i)
-      sum[i] += x[2 * i] * y[2 * i] + x[2 * i + 1] * y[2 * i + 1];
+  static type add_products(type sum, type w, type x) {
+    int8_t weights[4 * lanes];
+    uint8_t values[4 * lanes];
+    std::memcpy(weights, &w, sizeof(weights));
+    std::memcpy(values, &x, sizeof(values));
+    for (int i = 0; i < 4 * lanes; ++i)
+      sum[i / 4] += weights[i] * values[i];
     return sum;
   }
 };

@@ -7,22 +7,22 @@
 //   store_sums(int32_t* sums, const type (&)[2], bool add).
 // A type I of int32, which wrap around, has
 //   lanes, twice V::outputs;
-//   type, zero, set, load, load_pairs (of int16), store, add, sub, mul, min,
-//   max;
+//   type, zero, set, load, store, add, sub, mul, min, max;
 //   load_codes, store_codes: of as many bytes;
-//   shift_16: rounds down; sum of all lanes;
+//   whole: t in whole codes, rounded down; sum of all lanes;
 //   Multiplier(address, shift), whose scaled(acc) is the low half of
 //   (acc * multiplier + 2^(shift - 1)) >> shift, in 64 bits;
-//   broadcast_pair: two int16 for all lanes;
-//   add_products(sum, a, b): sum + products of the pairs of int16.
+//   load_quads of int8, broadcast_quad of uint8 for all lanes;
+//   add_products(sum, w, x): sum + the four products in each lane.
 #include "kernels.h"
 
 namespace mmadder::cpu {
 namespace {
 
 template <class V, int kStep, int kTile>
-void l1_distance_u8(const uint8_t* x, const Step* steps, int64_t num_steps,
-                    const uint8_t* w, bool add, int32_t* sums) {
+void l1_distance_u8(
+    const uint8_t* x, const Step* steps, int64_t num_steps, const uint8_t* w,
+    const uint8_t* ahead, int64_t ahead_step, bool add, int32_t* sums) {
   constexpr int kBytes = 8 * V::outputs;
   typename V::type acc[kTile][kMaxVectors];
 #pragma GCC unroll 16
@@ -45,6 +45,8 @@ void l1_distance_u8(const uint8_t* x, const Step* steps, int64_t num_steps,
         for (int v = 0; v < kMaxVectors; ++v)
           acc[t][v] = V::add_distance(acc[t][v], wv[v], xv);
       }
+      __builtin_prefetch(ahead);
+      ahead += ahead_step;
       w += kMaxVectors * kBytes;
       xs += 8;
     }
@@ -67,9 +69,8 @@ void code_totals(const int32_t* sums, int64_t block_stride, int64_t blocks,
 }
 
 template <class I, int kTile>
-void products_s16(
-    const int16_t* x, int64_t x_stride, const Step* steps, int64_t num_steps,
-    const int16_t* w, bool add, int32_t* sums) {
+void products_u8(const uint8_t* x, int64_t x_stride, const Step* steps,
+                 int64_t num_steps, const int8_t* w, bool add, int32_t* sums) {
   typename I::type acc[kTile][kMaxVectors];
 #pragma GCC unroll 16
   for (int t = 0; t < kTile; ++t)
@@ -79,21 +80,21 @@ void products_s16(
           add ? I::load(sums + (t * kMaxVectors + v) * I::lanes) : I::zero();
 
   for (int64_t s = 0; s < num_steps; ++s) {
-    const int16_t* xs = x + steps[s].offset;
+    const uint8_t* xs = x + steps[s].offset;
     for (int64_t q = 0; q < steps[s].quads; ++q) {
       typename I::type wv[kMaxVectors];
 #pragma GCC unroll 2
       for (int v = 0; v < kMaxVectors; ++v)
-        wv[v] = I::load_pairs(w + v * 2 * I::lanes);
+        wv[v] = I::load_quads(w + v * 4 * I::lanes);
 #pragma GCC unroll 16
       for (int t = 0; t < kTile; ++t) {
-        const auto xv = I::broadcast_pair(xs + t * x_stride);
+        const auto xv = I::broadcast_quad(xs + t * x_stride);
 #pragma GCC unroll 2
         for (int v = 0; v < kMaxVectors; ++v)
           acc[t][v] = I::add_products(acc[t][v], wv[v], xv);
       }
-      w += kMaxVectors * 2 * I::lanes;
-      xs += 2;
+      w += kMaxVectors * 4 * I::lanes;
+      xs += 4;
     }
   }
 
@@ -113,6 +114,7 @@ void requantize(
   const bool limited = r.least != nullptr;
   const auto least = limited ? I::load(r.least) : I::zero();
   const auto most = limited ? I::load(r.most) : I::zero();
+  const auto offset = r.offset ? I::load(r.offset) : I::zero();
   const auto bias = I::load(r.bias), highest = I::load(r.highest);
   const auto low = I::set(r.low), zero_point = I::set(r.zero_point);
   const auto filters = I::set(r.filters);
@@ -120,7 +122,9 @@ void requantize(
     auto acc = I::load(sums + p * sums_stride);
     if (totals)
       acc = I::sub(I::set(totals[p]), I::mul(acc, filters));
-    else if (r.negative)
+    else if (r.offset)
+      acc = I::add(acc, offset);
+    else
       acc = I::sub(I::zero(), acc);
     if (limited)
       acc = I::max(I::min(acc, most), least);
@@ -132,7 +136,7 @@ void requantize(
       t = I::add(t,
                  I::mul(I::load_codes(residual + p * kBlockBytes),
                         I::set(r.residual_multiplier)));
-    const auto code = I::add(I::shift_16(t), zero_point);
+    const auto code = I::add(I::whole(t), zero_point);
     I::store_codes(dst + p * kBlockBytes, I::min(I::max(code, low), highest));
   }
 }
@@ -150,7 +154,7 @@ void add_codes(const uint8_t* a, const uint8_t* b, const int64_t* columns,
       const auto right = I::load_codes(b + columns[p] * kBlockBytes + i);
       const auto t = I::add(
           I::add(I::mul(left, times_a), I::mul(right, times_b)), offset);
-      const auto code = I::add(I::shift_16(t), zero_point);
+      const auto code = I::add(I::whole(t), zero_point);
       I::store_codes(dst + p * kBlockBytes + i,
                      I::min(I::max(code, low), I::load(sum.highest + i)));
     }
@@ -179,13 +183,19 @@ void max_pool_codes(
   }
 }
 
-template <class V, class I, int kTile>
-void set_code_tiles(Kernels& table) {
+template <class V, int kTile>
+void set_l1_distance_u8(Kernels& table) {
   table.l1_distance_u8[0][kTile] = l1_distance_u8<V, 1, kTile>;
   table.l1_distance_u8[1][kTile] = l1_distance_u8<V, 2, kTile>;
-  table.products[kTile] = products_s16<I, kTile>;
   if constexpr (kTile > 1)
-    set_code_tiles<V, I, kTile - 1>(table);
+    set_l1_distance_u8<V, kTile - 1>(table);
+}
+
+template <class I, int kTile>
+void set_products(Kernels& table) {
+  table.products[kTile] = products_u8<I, kTile>;
+  if constexpr (kTile > 1)
+    set_products<I, kTile - 1>(table);
 }
 
 // Fills the table for tiles of kTile positions and fewer.
@@ -195,7 +205,8 @@ void set_code_kernels(Kernels& table) {
   table.byte_outputs = V::outputs;
   table.byte_tile = kTile;
   table.int_lanes = I::lanes;
-  set_code_tiles<V, I, kTile>(table);
+  set_l1_distance_u8<V, kTile>(table);
+  set_products<I, kTile>(table);
   table.code_totals = code_totals<I>;
   table.requantize = requantize<I>;
   table.add_codes = add_codes<I>;
