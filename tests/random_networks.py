@@ -4,6 +4,7 @@ import itertools
 import numpy as np
 
 from mmadder.integer import IntegerNetwork
+from mmadder.integer.network import MAX_BIAS
 
 SIZE = 29, 41  # of pictures
 
@@ -177,7 +178,7 @@ def shift_only(seed=0, width=16):
     network = classifier(seed, (8, width), shift_only=True)
     for step, factor in zip(
             (step for step in network.steps if 'residual' in step),
-            (2**15, -2**17)):
+            (2**13, -2**15)):
         step['residual_multiplier'] = factor
     return network
 
@@ -193,8 +194,8 @@ def extremes(highest=255):
         b.steps[-1].update(shift=shift, residual_multiplier=residual)
         b.arrays[f'{x}/multiplier'][:] = (
             2**31 - 1, -2**31, 2**30, -2**30, 0, 1)
-        b.arrays[f'{x}/bias'][:] = np.resize((2**29 - 2**16, -2**29 + 2**16,
-                                              0, -1, 1, 2**28), 6)
+        b.arrays[f'{x}/bias'][:] = np.resize((MAX_BIAS, -MAX_BIAS, 0, -1, 1,
+                                              2**28), 6)
         b.output(x)
     weight = b.arrays[f'{x}/weight']
     weight[:3], weight[3:] = 0, 255
@@ -223,7 +224,7 @@ def long_sums():
     b = Builder()
     x = b.convolution('image', 3600, zero_point=0)
     b.arrays[f'{x}/multiplier'][:] = 0
-    b.arrays[f'{x}/bias'][:] = 2**25
+    b.arrays[f'{x}/bias'][:] = 2**23
     y = b.adder(x, 250, padding=(0, 0), center=True)
     b.arrays[f'{y}/weight'][:] = 0
     b.arrays[f'{y}/weight'][7] = 255

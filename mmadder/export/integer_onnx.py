@@ -12,6 +12,7 @@ import numpy as np
 
 from mmadder.files import whole_file
 from mmadder.integer import IntegerNetwork
+from mmadder.integer.network import FRACTION
 
 from .adder_function import (
     DOMAIN,
@@ -95,9 +96,9 @@ _ADD_RESIDUAL = '''
   residual_product = Mul (residual_values, factor_of_type)
   sum = Add (t, residual_product)
 '''
-_CODES = '''
-  half = Constant <value = int32[1] {32768}> ()
-  unit = Constant <value = int32[1] {65536}> ()
+_CODES = f'''
+  half = Constant <value = int32[1] {{{1 << FRACTION - 1}}}> ()
+  unit = Constant <value = int32[1] {{{1 << FRACTION}}}> ()
   raised = Add (t, half)
 ''' + _FLOOR.format(name='raised', divisor='unit', result='value') + '''
   zero_point = Constant <value_int: int = @zero_point> ()

@@ -10,6 +10,7 @@
 
 /* @sizes */
 
+#define HALF (1 << (FRACTION - 1))
 #define USES_CODES (USES_ADDER || USES_CONVOLUTION)
 #define USES_PRODUCTS (USES_CONVOLUTION || USES_NUMBERS)
 #define USES_LAYER (USES_CODES || USES_NUMBERS)
@@ -78,9 +79,9 @@ static inline int32_t clip(int64_t value, int32_t low, int32_t high) {
 #endif
 
 #if USES_CODES || USES_SUM
-// From 1/65536 of a code.
+// From 1/2^FRACTION of a code.
 static inline uint8_t code(int32_t t, int zero, int low, int high) {
-  return (uint8_t)clip(zero + shift_right(t + 32768, 16), low, high);
+  return (uint8_t)clip(zero + shift_right(t + HALF, FRACTION), low, high);
 }
 #endif
 

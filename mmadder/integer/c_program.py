@@ -14,7 +14,7 @@ from mmadder.errors import InputError
 from mmadder.files import whole_file
 
 from .c_text import comment, identifiers, int32, strings, wrapped
-from .network import IntegerNetwork
+from .network import FRACTION, IntegerNetwork
 
 SOURCE, HEADER = 'network.c', 'network.h'
 # Bytes of a window and a filter that the program takes at a time, a fixed
@@ -400,8 +400,8 @@ class _Program:
         outputs = {network.maps[name]['type']
                    for name in network.outputs.values()}
         sizes = dict(
-            BLOCK=BLOCK, PIXELS=PIXELS, MAP_BYTES=result.map_bytes,
-            WORK_BYTES=result.work_bytes,
+            FRACTION=FRACTION, BLOCK=BLOCK, PIXELS=PIXELS,
+            MAP_BYTES=result.map_bytes, WORK_BYTES=result.work_bytes,
             MOST_FILTERS=self.filters, MOST_CODES=self.lengths['adder'],
             MOST_VALUES=self.lengths['convolution'],
             USES_ADDER='adder' in used, USES_CONVOLUTION='uint8' in types,
