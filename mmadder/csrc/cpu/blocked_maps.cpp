@@ -1,11 +1,13 @@
 #include "blocked_maps.h"
 
+#include "packing.h"
+
 namespace mmadder::cpu {
 namespace {
 
 template <typename Visit>
 void for_each_row(const BlockedMap& map, const Visit& visit) {
-  for_each_row(map.batch, map.blocks(), map.height, map.row(), visit);
+  cpu::for_each_row(map.batch, map.blocks(), map.height, map.row(), visit);
 }
 
 // Pools rows of planes: row_of(n, block, row) is the address of a row.

@@ -5,7 +5,7 @@ namespace {
 
 template <typename Visit>
 void for_each_row(const CodeMap& map, const Visit& visit) {
-  for_each_row(map.batch, map.blocks(), map.height, map.row(), visit);
+  cpu::for_each_row(map.batch, map.blocks(), map.height, map.row(), visit);
 }
 
 }  // namespace
