@@ -27,9 +27,6 @@ class NativeNetwork:
     Args:
         network: what to run.
 
-    Raises:
-        InputError: a step reads the picture that cannot.
-
     Example:
         >>> native = NativeNetwork(IntegerNetwork.load('network.npz'))
         >>> native(torch.zeros(1, 3, 224, 224, dtype=torch.uint8))
@@ -89,10 +86,6 @@ class _Step:
         self.target = network.maps[self.name]
         self.accumulates = self.target['type'] == 'int32'
         self.low_and_highest = [step.get('low'), self.target.get('highest')]
-        if self.kind != 'convolution' and network.image in self.sources:
-            raise InputError(
-                f'integer network: {self.name} reads the picture, as '
-                'convolutions only can')
         if self.kind not in ('adder', 'convolution'):
             return
         self.geometry = [

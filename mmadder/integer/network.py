@@ -314,6 +314,8 @@ class _Check:
             f'padding of {name} is more than half its kernel')
 
     def _check_average(self, step, name, target):
+        self._require(step['input'] != self.network.image,
+                      f'{name} is the average of the picture')
         source = self._source(step, step['input'])
         self._same(name, source, target, ('type', 'channels'))
         self._integers(f'multiplier of {name}', [step['multiplier']], 0,

@@ -337,13 +337,6 @@ def test_too_small_a_picture():
         NativeNetwork(b.build())(torch.zeros(1, 3, 2, 9, dtype=torch.uint8))
 
 
-def test_average_of_the_picture():
-    b = Builder()
-    b.output(b.average('image'))
-    with pytest.raises(InputError, match='reads the picture'):
-        NativeNetwork(b.build())
-
-
 def new_plan():
     return torch.classes.mmadder.IntegerPlan([1, 2, 5, 5], [3, 4])
 

@@ -129,6 +129,8 @@ def change(*keys, to):
     (change('steps', 3, 'residual_multiplier', to=2**21), 'residual_mult'),
     (change('steps', 3, 'residual', to='image'), 'residual image of map_4'),
     (change('steps', -2, 'shift', to=41), 'shift of map_8'),
+    (change('steps', -2, 'input', to='image'), 'map_8 is the average of the'),
+    (change('steps', 1, 'input', to='image'), 'of map_2 is'),
     (change('steps', 0, to={}), "header is damaged: KeyError 'output'"),
 ])
 def test_headers_that_cannot_be_run(damage, message):
