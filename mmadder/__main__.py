@@ -44,7 +44,7 @@ def print_configs(args):
 
 def draw_demo(args):
     from mmadder.apis import WEIGHTS, load
-    picture = Path(args.picture or shipped(WEIGHTS) / 'digits.png')
+    picture = Path(args.picture or shipped(WEIGHTS) / 'digits.jpg')
     seen = load(args.weights)
     out = Path(args.out) / f'{picture.stem}.png'
     if out.resolve() == picture.resolve():
