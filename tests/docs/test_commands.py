@@ -40,6 +40,9 @@ LISTED = [
      'quickstart runs'),
     (r'docs/export.md', 'python tools/', 'tests/export runs it small, and '
      'needs optional packages'),
+    (r'docs/integer.md', 'python ', 'tests/export, tests/test_apis.py and '
+     'tests/tools/test_convert_integer.py run it small'),
+    (r'weights/README.md', 'python -m mmadder', 'tests/test_apis.py'),
     (r'docs/scaling.md|docs/training.md', 'bash tools/dist|NNODES=|GPUS=',
      'several machines or GPUs; tests/tools/test_dist_train.py and '
      'test_slurm.py run the scripts'),
