@@ -45,7 +45,9 @@ NAMES = sorted(path.relative_to(CONFIGS).as_posix()
 VOC = [name for name in NAMES if name.startswith('voc/')]
 # The paper's and PyTorch's recipes leave norms their decay.
 DECAYED_NORMS = ('cifar10/', 'imagenet/', 'voc/')
-DETECTION = [name for name in NAMES if 'faster-rcnn' in name]
+DETECTORS = 'faster-rcnn', 'retinanet'
+DETECTION = [name for name in NAMES
+             if any(kind in name for kind in DETECTORS)]
 CLASSIFICATION = [name for name in NAMES if name not in DETECTION]
 # A user's own config: an MMDetection model with two parts swapped.
 PLAIN = '''
@@ -148,14 +150,14 @@ def test_detector_steps_and_predicts(name):
     model = build_model(cfg)
     size = 32 if name in VOC else 64  # full width, up to 512 regions
     batch = random_scenes(size)
+    head = cfg.model.get('bbox_head') or cfg.model.roi_head.bbox_head
     if model.backbone.norm_eval:
         fit_frozen_norms(model, batch)
     take_step(model, build_optimizer(cfg, model), batch)
     for sample in model.eval().test_step(random_scenes(size)):
         assert sample.pred_instances.bboxes.shape[1:] == (4, )
         assert torch.isfinite(sample.pred_instances.scores).all()
-        assert (sample.pred_instances.labels
-                < cfg.model.roi_head.bbox_head.num_classes).all()
+        assert (sample.pred_instances.labels < head.num_classes).all()
 
 
 @pytest.mark.parametrize('name', CLASSIFICATION)
@@ -312,7 +314,7 @@ def test_centered_rows(name):
     assert not any(layer.awn.upsilon.any() for layer in adders)
     hooks = [hook for hook in cfg.custom_hooks
              if hook.type == 'AnnealingHook']
-    pretrained = 'rcnn' in name or 'coco/' in name
+    pretrained = name in DETECTION or 'coco/' in name
     assert len(hooks) == ('from-cnn' in name or not pretrained)
     assert all(hook.start == 0 and hook.end < 0.7 for hook in hooks)
 
