@@ -51,7 +51,8 @@ def test_wheel_carries_configs_and_tools(tmp_path):
     wheel, = tmp_path.glob('*.whl')
     names = set(zipfile.ZipFile(wheel).namelist())
     for path in [*ROOT.glob('configs/**/*.py'), *ROOT.glob('tools/**/*.py'),
-                 *ROOT.glob('tools/*.sh'), ROOT / 'model-index.yml']:
+                 *ROOT.glob('tools/*.sh'), *ROOT.glob('weights/*'),
+                 ROOT / 'model-index.yml']:
         assert f'mmadder/.mim/{path.relative_to(ROOT)}' in names
     assert '-cp311-abi3-' in wheel.name
     assert [name for name in names if name.startswith('mmadder/_C')] == [
