@@ -80,14 +80,14 @@ def _exported(source) -> str:
     weights = shipped_weights()
     if str(source) in weights:
         return str(weights[str(source)])
-    if isinstance(source, Config) or not (
-            is_onnx(source) or is_integer(source)):
+    if isinstance(source, Config):
+        raise InputError('mmadder.load: with a config, give its checkpoint '
+                         'too')
+    if not (is_onnx(source) or is_integer(source)):
         raise InputError(
             f'mmadder.load: {source!r} is neither shipped weights '
             f'({", ".join(weights)}) nor a file ending with .npz or .onnx: '
-            'with a config, give its checkpoint too'
-            if not isinstance(source, Config) else
-            'mmadder.load: with a config, give its checkpoint too')
+            'with a config, give its checkpoint too')
     require_file(source, 'file')
     return str(source)
 

@@ -1,4 +1,5 @@
 """A file in place of a model of PyTorch, for its evaluators."""
+import abc
 from pathlib import Path
 from typing import Any
 
@@ -52,5 +53,6 @@ class FilePredictor(BaseModel):
             raise RuntimeError(f'a file can only predict, not {mode}')
         return self.predict(inputs, data_samples)
 
+    @abc.abstractmethod
     def predict(self, inputs: Tensor, data_samples: list) -> list[Any]:
-        raise NotImplementedError
+        """Return data samples with predictions."""

@@ -12,7 +12,7 @@ from torch.nn.modules.utils import _pair
 from mmadder.errors import InputError
 from mmadder.inference import FusedAdderConv2d
 from mmadder.inference.fusion import FusedShortcutConv2d
-from mmadder.inference.plan_graph import ADDITIONS, SAME, FusedTracer
+from mmadder.inference.plan_graph import ADDITIONS, SAME, traced
 
 from .onnx_graph import Network
 
@@ -61,7 +61,12 @@ class IntegerGraph:
     """
 
     def __init__(self, network: Network):
-        self._network, self._graph = network, _trace(network)
+        self._network = network
+        try:
+            self._graph = traced(network)
+        except ValueError as error:
+            raise InputError(
+                f'the model has no integer network: {error}') from error
         self._modules = dict(network.named_modules(remove_duplicate=False))
         self._maps: dict[fx.Node, str] = {}
         self._absorbed: set[fx.Node] = set()
@@ -260,18 +265,6 @@ class IntegerGraph:
             f'the integer network has no step for {found}: it knows adders, '
             'convolutions and linear layers with batch norm and ReLU, max '
             'pooling, global averages, and sums of maps')
-
-
-def _trace(network):
-    try:
-        return FusedTracer().trace(network)
-    except InputError:
-        raise
-    # Whatever a forward does with a proxy in place of a tensor.
-    except Exception as error:
-        message = str(error).partition('\n')[0]
-        raise InputError('torch.fx cannot trace the model, so it has no '
-                         f'integer network: {message}') from error
 
 
 def _geometry(stride, padding, dilation) -> dict[str, list[int]]:

@@ -19,6 +19,7 @@ from mmadder.inference.post_training import (
     Histogram,
     best_range,
     code_scale,
+    excess_distance,
 )
 from mmadder.integer import IntegerNetwork
 from mmadder.integer.network import (
@@ -165,11 +166,10 @@ class _Lowering:
             source[key] for key in ('scale', 'zero_point', 'highest'))
         weight = module.weight.double()
         codes = (weight / scale).round() + zero_point
-        edges = -scale * zero_point, scale * (highest - zero_point)
-        excess = (weight - weight.clamp(*edges)).abs().sum((1, 2, 3))
+        excess = excess_distance(weight, scale, zero_point, highest,
+                                 1 if module.center else None)
         factor = torch.full((len(weight), ), scale, dtype=torch.float64)
         if module.center:
-            excess -= excess.mean()
             factor /= len(weight)
         self._add(layer, codes.clamp(0, highest).to(torch.uint8), factor,
                   module.scale.double(), module.mean.double() + excess,

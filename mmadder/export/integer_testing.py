@@ -35,11 +35,11 @@ class IntegerPredictor(FilePredictor):
 
     def __init__(self, model: nn.Module, source: str | Path | IntegerNetwork,
                  run: Run | None = None):
-        network = source
-        if not isinstance(source, IntegerNetwork):
-            network = IntegerNetwork.load(source)
-        super().__init__(model, 'the file' if network is source else source,
-                         network.model)
+        if isinstance(source, IntegerNetwork):
+            network, path = source, 'the integer network'
+        else:
+            network, path = IntegerNetwork.load(source), source
+        super().__init__(model, path, network.model)
         self.network = network
         self.run = run or NativeNetwork(network)
         kind = self.description.get('kind')

@@ -22,13 +22,27 @@ FEWEST_ADDERS = 2  # one alone gains nothing by another layout
 MAPS = ('stem', 'done', 'adder', 'max_pool', 'add', 'same', 'upsample')
 
 
-class FusedTracer(fx.Tracer):
+class _Tracer(fx.Tracer):
     """Goes into modules of any package down to what a plan may know."""
 
     def is_leaf_module(self, module, name):
         return (isinstance(module, FusedAdderConv2d) or not is_plain(module)
                 or isinstance(module, SAME)
                 or super().is_leaf_module(module, name))
+
+
+def traced(module: nn.Module) -> fx.Graph:
+    """The graph of a fused module's forward.
+
+    Raises:
+        ValueError: it cannot be traced; the message says why.
+    """
+    try:
+        return _Tracer().trace(module)
+    # Whatever a forward does with a proxy in place of a tensor.
+    except Exception as error:
+        message = str(error).partition('\n')[0]
+        raise ValueError(f'torch.fx cannot trace it: {message}') from error
 
 
 class PlanGraph:
@@ -50,14 +64,7 @@ class PlanGraph:
         parameters = inspect.signature(module.forward).parameters.values()
         if [p.kind.name for p in parameters] != ['POSITIONAL_OR_KEYWORD']:
             raise ValueError('its forward takes more than one argument')
-        try:
-            graph = FusedTracer().trace(module)
-        # Whatever a forward does with a proxy in place of a tensor.
-        except Exception as error:
-            message = str(error).partition('\n')[0]
-            raise ValueError(
-                f'torch.fx cannot trace it: {message}') from error
-        self.nodes = list(graph.nodes)
+        self.nodes = list(traced(module).nodes)
         self.modules = dict(module.named_modules(remove_duplicate=False))
         self.kinds: dict[fx.Node, str] = {}
         self.stems: dict[fx.Node, list[fx.Node]] = {}

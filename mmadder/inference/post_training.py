@@ -52,7 +52,10 @@ class QuantizedAdderConv2d(FusedAdderConv2d):
         self.register_buffer('weight', self.to_codes(layer.weight))
         for name in ('mean', 'scale', 'bias'):
             self.register_buffer(name, getattr(layer, name).clone())
-        self.mean += self._excess(layer.weight).to(self.mean)
+        excess = excess_distance(
+            layer.weight, *self._numbers, CODES,
+            self.geometry[-1] if self.center else None)
+        self.mean += excess.to(self.mean)
         self.training = False
 
     def to_codes(self, values: Tensor) -> Tensor:
@@ -60,17 +63,6 @@ class QuantizedAdderConv2d(FusedAdderConv2d):
         scale, zero_point = self._numbers
         codes = (values.float() * (1 / scale)).round() + zero_point
         return codes.clamp(0, CODES).to(torch.uint8)
-
-    def _excess(self, weight):
-        """How much farther each filter is than its codes, (C_out,)."""
-        scale, zero_point = self._numbers
-        edges = scale * -zero_point, scale * (CODES - zero_point)
-        weight = weight.double()
-        excess = (weight - weight.clamp(*edges)).abs().sum((1, 2, 3))
-        if self.center:
-            groups = excess.view(self.geometry[-1], -1)
-            excess = (groups - groups.mean(1, keepdim=True)).flatten()
-        return excess
 
     def forward(self, input: Tensor,
                 residual: Tensor | None = None) -> Tensor:
@@ -280,6 +272,27 @@ def code_scale(low: float, high: float,
     """Scale and zero point of codes for a range of values around zero."""
     scale = max(high - low, 1e-8) / highest
     return scale, round(min(max(-low / scale, 0), highest))
+
+
+def excess_distance(weight: Tensor, scale: float, zero_point: int,
+                    highest: int, groups: int | None = None) -> Tensor:
+    """How much farther filters are than clamped to the codes' range.
+
+    Args:
+        weight: (C_out, C_in, kh, kw).
+        scale, zero_point, highest: of the codes.
+        groups: whose mean is subtracted from each filter's, of a centered
+            layer.
+    Returns:
+        (C_out,), float64.
+    """
+    weight = weight.double()
+    edges = scale * -zero_point, scale * (highest - zero_point)
+    excess = (weight - weight.clamp(*edges)).abs().sum((1, 2, 3))
+    if groups is not None:
+        excess = excess.view(groups, -1)
+        excess = (excess - excess.mean(1, keepdim=True)).flatten()
+    return excess
 
 
 def _rounding_error(values, low, high, highest):

@@ -22,7 +22,6 @@ SOURCE, HEADER = 'network.c', 'network.h'
 BLOCK, PIXELS = 32, 4
 LONGEST_STRING = 4095 // BLOCK * BLOCK  # C99 promises 4095 characters
 MOST_BYTES = 2**31 - 1
-MOST_POSITIONS = 2**20  # of an average
 
 
 @dataclass
@@ -168,7 +167,7 @@ class _Program:
         wanted, found = set(self.network.outputs.values()), []
         for step in reversed(self.network.steps):
             if step['output'] in wanted:
-                wanted.update(_sources(step))
+                wanted.update(IntegerNetwork.sources(step))
                 found.insert(0, step)
         return found
 
@@ -179,7 +178,7 @@ class _Program:
             if self.network.maps[name]['type'] == 'uint8':
                 sizes[name] = math.prod(self.shapes[name])
                 lives[name] = i, i
-            for source in _sources(step):
+            for source in IntegerNetwork.sources(step):
                 if source in lives:
                     lives[source] = lives[source][0], i
         places, total = place_maps(sizes, lives)
@@ -206,7 +205,7 @@ class _Program:
         self.tables.append(
             f'// {comment(name)}: {kind}, {shape}.\n'
             f'static const struct {type_} {label} = {{\n{fields}}};\n')
-        arguments = [self._map(source) for source in _sources(step)]
+        arguments = list(map(self._map, IntegerNetwork.sources(step)))
         if kind in ('adder', 'convolution') and not is_number and \
                 len(arguments) == 1:
             arguments.append('NULL')
@@ -249,10 +248,6 @@ class _Program:
 
     def _average(self, step, label):
         channels, height, width = self.shapes[step['input']]
-        if height * width > MOST_POSITIONS:
-            raise InputError(
-                f"{step['output']} is the average of {height * width} "
-                f'positions, more than {MOST_POSITIONS}: give a smaller size')
         zero = self.network.maps[step['input']]['zero_point']
         return 'average', wrapped([
             f'.channels = {channels}', f'.positions = {height * width}',
@@ -465,14 +460,6 @@ class _Program:
             f'#define LOGITS (&outputs.{member}[0][0][0])\n'
             f'#define LOGITS_SCALE mmadder_{member}_scale\n'
             f'#define LOGITS_CLASSES {count}\n')
-
-
-def _sources(step):
-    """The maps that a step reads."""
-    if 'inputs' in step:
-        return list(step['inputs'])
-    residual = step.get('residual')
-    return [step['input']] + ([] if residual is None else [residual])
 
 
 def _is_power(factor):

@@ -80,9 +80,7 @@ class _Step:
 
     def __init__(self, network, step):
         self.step, self.kind, self.name = step, step['kind'], step['output']
-        self.sources = [step[key] for key in ('input', 'residual')
-                        if step.get(key) is not None]
-        self.sources += step.get('inputs', [])
+        self.sources = network.sources(step)
         self.target = network.maps[self.name]
         self.accumulates = self.target['type'] == 'int32'
         self.low_and_highest = [step.get('low'), self.target.get('highest')]

@@ -19,6 +19,7 @@ FRACTION = 14  # bits of t below a code
 MAX_BIAS = 2**29 - 2**FRACTION
 MAX_RESIDUAL_MULTIPLIER = 2**21 - 1
 MAX_AVERAGE_SHIFT = 40
+MOST_POSITIONS = 2**20  # of an average
 
 
 class IntegerNetwork:
@@ -50,6 +51,13 @@ class IntegerNetwork:
     def array(self, step: dict, name: str) -> np.ndarray:
         """A step's ``weight``, ``multiplier`` or ``bias``."""
         return self.arrays[self.label(step, name)]
+
+    @staticmethod
+    def sources(step: dict) -> list[str]:
+        """The maps that a step reads."""
+        names = [step.get('input'), step.get('residual'),
+                 *step.get('inputs', ())]
+        return [name for name in names if name is not None]
 
     @staticmethod
     def label(step: dict, name: str) -> str:
@@ -121,6 +129,12 @@ class IntegerNetwork:
 
     def _output_size(self, step, found):
         if step['kind'] == 'average':
+            positions = math.prod(found[step['input']])
+            if positions > MOST_POSITIONS:
+                raise InputError(
+                    f"{step['output']} is the average of {positions} "
+                    f'positions, more than {MOST_POSITIONS}: give a smaller '
+                    'size')
             return 1, 1
         if step['kind'] == 'sum':
             return found[step['inputs'][0]]
