@@ -1,10 +1,12 @@
 """Tiny data for tests of datasets and tools."""
 
+import copy
 import itertools
 import logging
 import os
 import random
 import runpy
+import signal
 import sys
 from pathlib import Path
 
@@ -52,7 +54,10 @@ ANNOTATION = '''<annotation>
 
 
 def pytest_configure():
-    """Let workers of pytest-xdist, and their tools, share the cores."""
+    # Tests press Ctrl-C, which a job in the background would ignore.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Workers of pytest-xdist, and their tools, share the cores.
     workers = int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', 1))
     if workers > 1:
         threads = max(1, os.cpu_count() // workers)
@@ -229,9 +234,18 @@ def small(cifar, tmp_path):
 
 
 @pytest.fixture(scope='session')
-def detector(digits, tmp_path_factory):
-    """Return the folder of a tiny detector, its config and its network."""
+def made_detector(digits, tmp_path_factory):
     return make_detector(tmp_path_factory.mktemp('detector'), digits)
+
+
+@pytest.fixture
+def detector(made_detector):
+    """Return the folder of a tiny detector, its config and its network.
+
+    The config is the test's own: Config.copy would share its dicts.
+    """
+    folder, cfg, network = made_detector
+    return folder, copy.deepcopy(cfg), network
 
 
 @pytest.fixture

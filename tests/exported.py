@@ -41,9 +41,9 @@ def crops(digits, tmp_path_factory):
 
 
 @pytest.fixture(scope='session')
-def boxes_file(detector, digits, tmp_path_factory):
+def boxes_file(made_detector, digits, tmp_path_factory):
     """(file, config) of the tiny Faster R-CNN, end to end."""
-    folder = detector[0]
+    folder = made_detector[0]
     cfg = load_config(str(folder / 'tiny.py'), ('test_dataloader', ),
                       data_root=str(digits))
     out = tmp_path_factory.mktemp('onnx') / 'boxes.onnx'

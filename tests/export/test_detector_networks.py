@@ -137,7 +137,7 @@ def test_others_are_refused(name, part):
 
 
 def test_a_roi_head_with_another_forward(detector):
-    cfg = detector[1].copy()
+    cfg = detector[1]
     cfg.model.roi_head.update(type='DoubleHeadRoIHead',
                               reg_roi_scale_factor=1.3)
     with pytest.raises(InputError, match=(
