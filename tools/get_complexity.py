@@ -1,11 +1,15 @@
 """Count operations, parameters and energy of a config's model.
 
     python tools/get_complexity.py CONFIG [--shape HEIGHT WIDTH] [--json FILE]
+    python tools/get_complexity.py model.npz [--shape HEIGHT WIDTH]
 
 For one picture of the size that the config tests with. Batch norms and
-weight normalization are not counted; energy is that of 45 nm.
+weight normalization are not counted; energy is that of 45 nm. Of a network of
+integers, a file of tools/export_integer.py: operations by their width, bytes
+of weights and of maps.
 """
 import argparse
+from pathlib import Path
 
 from mmadder import cli
 from mmadder.analysis.complexity import (
@@ -13,18 +17,25 @@ from mmadder.analysis.complexity import (
     input_shape,
     table_of_counts,
 )
+from mmadder.analysis.integer_complexity import (
+    count_integers,
+    table_of_integers,
+)
 from mmadder.errors import InputError
 from mmadder.files import write_json
+from mmadder.integer import IntegerNetwork
 from mmadder.models import build_model
 from mmadder.reporting.tables import print_table
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('config', help='config file')
+    parser.add_argument('config', help='config file, or a network of integers '
+                        '(.npz)')
     parser.add_argument('--shape', type=int, nargs=2,
                         metavar=('HEIGHT', 'WIDTH'), help='picture size in '
-                        "pixels, default: that of the config's test pipeline")
+                        "pixels, default: that of the config's test "
+                        'pipeline, or of the network of integers')
     parser.add_argument('--json', metavar='FILE',
                         help='write all figures to a file')
     cli.add_cfg_options(parser)
@@ -33,15 +44,44 @@ def parse_args():
 
 def main():
     args = parse_args()
-    config = cli.load_config(args.config, cfg_options=args.cfg_options)
     if args.shape and min(args.shape) < 1:
         raise InputError(f'--shape must be positive, got {args.shape}')
-    shape = tuple(args.shape or input_shape(config))
-    counts = count_operations(build_model(config), shape)
-    print_counts(counts)
+    if Path(args.config).suffix == '.npz':
+        counts = count_file(args)
+        print_integers(counts)
+    else:
+        config = cli.load_config(args.config, cfg_options=args.cfg_options)
+        shape = tuple(args.shape or input_shape(config))
+        counts = count_operations(build_model(config), shape)
+        print_counts(counts)
     if args.json:
         write_json(args.json, counts)
         print(f'written: {args.json}')
+
+
+def count_file(args):
+    """Counts of a network of integers."""
+    if args.cfg_options:
+        raise InputError(f'--cfg-options change a config, {args.config} is a '
+                         'network of integers: leave them out')
+    network = IntegerNetwork.load(args.config)
+    shape = args.shape or network.size
+    if shape is None:
+        raise InputError('this network of integers takes pictures of any '
+                         'size: give one as --shape HEIGHT WIDTH')
+    if network.size is not None and list(shape) != list(network.size):
+        raise InputError(f'--shape is {args.shape}, this network of integers '
+                         f'takes pictures of {network.size} (h, w) only')
+    return count_integers(network, shape)
+
+
+def print_integers(counts):
+    """Print steps with operations, then the total."""
+    print_table(*table_of_integers(counts))
+    height, width = counts['input_shape']
+    print(f'\nOne picture of {width}x{height} pixels (width x height). Maps '
+          'of codes share memory: their total is what lives at a time; the '
+          f'largest of all is {counts["largest_map"]}.')
 
 
 def print_counts(counts):

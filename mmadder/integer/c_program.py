@@ -14,6 +14,7 @@ from mmadder.errors import InputError
 from mmadder.files import whole_file
 
 from .c_text import comment, identifiers, int32, strings, wrapped
+from .costs import is_power, map_memory, multiplications, needed_steps
 from .network import FRACTION, IntegerNetwork
 
 SOURCE, HEADER = 'network.c', 'network.h'
@@ -113,32 +114,6 @@ def channel_order(network: IntegerNetwork) -> str:
     return order
 
 
-def place_maps(sizes: dict[str, int], lives: dict[str, tuple[int, int]]
-               ) -> tuple[dict[str, int], int]:
-    """Where maps lie that share one piece of memory.
-
-    Args:
-        sizes: {map: bytes}.
-        lives: {map: (step that writes it, last step that reads it)}.
-
-    Returns:
-        {map: offset} and the bytes in all. Large maps are placed first, each
-        as low as maps that live at the same time leave room.
-    """
-    places = {}
-    for name in sorted(sizes, key=sizes.get, reverse=True):
-        first, last = lives[name]
-        offset = 0
-        for other in sorted(places, key=places.get):
-            begin, end = lives[other]
-            if begin <= last and first <= end and \
-                    places[other] < offset + sizes[name]:
-                offset = max(offset, places[other] + sizes[other])
-        places[name] = offset
-    return places, max((places[name] + sizes[name] for name in sizes),
-                       default=0)
-
-
 class _Program:
     """The texts of a program."""
 
@@ -147,12 +122,13 @@ class _Program:
         self.shapes = {
             name: (network.maps[name]['channels'], *extent)
             for name, extent in network.sizes(size).items()}
-        self.steps = self._needed_steps()
+        self.steps = needed_steps(network)
         self.members = identifiers(network.outputs)
         self.arrays, self.tables, self.calls = [], [], []
         self.weights = {}
         self.lengths = dict(adder=0, convolution=0)
-        self.places, result.map_bytes = self._place()
+        self.places, result.map_bytes = map_memory(network, self.shapes)
+        self._require_memory()
         for step in self.steps:
             self._add(step)
         widest = max((self.shapes[step['output']][0] for step in self.steps
@@ -162,33 +138,13 @@ class _Program:
             4 * widest + self.lengths['adder']
             + 2 * self.lengths['convolution'])
 
-    def _needed_steps(self):
-        """Those that an output depends on."""
-        wanted, found = set(self.network.outputs.values()), []
-        for step in reversed(self.network.steps):
-            if step['output'] in wanted:
-                wanted.update(IntegerNetwork.sources(step))
-                found.insert(0, step)
-        return found
-
-    def _place(self):
-        sizes, lives = {}, {}
-        for i, step in enumerate(self.steps):
-            name = step['output']
-            if self.network.maps[name]['type'] == 'uint8':
-                sizes[name] = math.prod(self.shapes[name])
-                lives[name] = i, i
-            for source in IntegerNetwork.sources(step):
-                if source in lives:
-                    lives[source] = lives[source][0], i
-        places, total = place_maps(sizes, lives)
-        largest = max(total, *(math.prod(shape) * 4
-                               for shape in self.shapes.values()))
+    def _require_memory(self):
+        largest = max(self.result.map_bytes, *(
+            math.prod(shape) * 4 for shape in self.shapes.values()))
         if largest > MOST_BYTES:
             raise InputError(
                 f'pictures of {self.size} (h, w) need maps of {largest} bytes'
                 f', a C program has up to {MOST_BYTES}: give a smaller size')
-        return places, total
 
     # ------------------------------------------------------------ the steps --
 
@@ -301,26 +257,23 @@ class _Program:
         multiplier = self.network.array(step, 'multiplier').astype(np.int64)
         found, shift = [], step['shift']
         if step['kind'] == 'adder':
-            self.result.multipliers[step['output']] = 0
+            self.result.multipliers[step['output']] = multiplications(
+                self.network, step)
             if step['center']:
                 found.append('.is_centered = 1')
             found.append('.center = ' + self._factor(
                 step, len(multiplier) if step['center'] else 1))
-            if all(map(_is_power, multiplier.tolist())):
+            if all(map(is_power, multiplier.tolist())):
                 self._powers(label, multiplier.tolist(), shift)
                 return [*found, f'.power = {label}_power']
-            self.result.multipliers[step['output']] += len(multiplier)
         self._numbers(label, 'multiplier', multiplier)
         return [*found, f'.multiplier = {label}_multiplier',
                 f'.shift = {shift}']
 
     def _factor(self, step, factor):
-        if step['kind'] == 'adder' and _is_power(factor):
+        if step['kind'] == 'adder' and is_power(factor):
             sign, left = _power(factor)
             return f'{{{sign}, {left}, 0}}'
-        if step['kind'] == 'adder':
-            self.result.multipliers[step['output']] += \
-                self.shapes[step['output']][0]
         return f'{{0, 0, {factor}}}'
 
     # ----------------------------------------------------------- the arrays --
@@ -460,11 +413,6 @@ class _Program:
             f'#define LOGITS (&outputs.{member}[0][0][0])\n'
             f'#define LOGITS_SCALE mmadder_{member}_scale\n'
             f'#define LOGITS_CLASSES {count}\n')
-
-
-def _is_power(factor):
-    """Whether it is 0, or a power of two with any sign."""
-    return abs(factor) & (abs(factor) - 1) == 0 if factor else True
 
 
 def _power(factor):

@@ -1,5 +1,4 @@
 """The generated C program against the reference, byte by byte."""
-import itertools
 import os
 import shutil
 import subprocess
@@ -23,7 +22,6 @@ from mmadder.integer import integer_reference
 from mmadder.integer.c_program import (
     LONGEST_STRING,
     channel_order,
-    place_maps,
     write_c_program,
 )
 
@@ -273,20 +271,6 @@ int main(void) {
         [COMPILERS[0], *STRICT, '-DMMADDER_NO_MAIN', 'network.c', 'user.c',
          '-o', 'user'], cwd=tmp_path, check=True)
     assert call(tmp_path / 'user') == '2000 2'
-
-
-def test_maps_share_memory():
-    lives = dict(a=(0, 2), b=(1, 2), c=(2, 3), d=(3, 4), e=(4, 4))
-    sizes = dict(a=100, b=50, c=30, d=120, e=10)
-    places, total = place_maps(sizes, lives)
-    for one, other in itertools.combinations(lives, 2):
-        together = lives[one][0] <= lives[other][1] and \
-            lives[other][0] <= lives[one][1]
-        apart = places[one] + sizes[one] <= places[other] or \
-            places[other] + sizes[other] <= places[one]
-        assert apart or not together
-    assert total == 180  # a, b and c; no order does with less
-    assert place_maps({}, {}) == ({}, 0)
 
 
 def test_a_size_that_does_not_fit(tmp_path):
