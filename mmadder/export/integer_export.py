@@ -17,6 +17,7 @@ from mmadder.checkpoints.state_dict import read_checkpoint
 from mmadder.errors import InputError
 from mmadder.inference import fuse_adder_bn
 from mmadder.integer import IntegerNetwork, NativeNetwork
+from mmadder.layers import find_adders
 
 from .description import (
     CLASSIFIER,
@@ -67,7 +68,8 @@ def export_integer(cfg: Config, checkpoint: str, out: str | Path, *,
         How far the outputs are from those in float.
     Raises:
         InputError: the model has a module without a step in integers, is no
-            float checkpoint, or there are no pictures.
+            float checkpoint, there are no pictures, or fewer bits are asked
+            of a model without adders.
     """
     if not is_integer(out):
         raise InputError(f'{out}: expected a name that ends with {SUFFIX}')
@@ -81,7 +83,7 @@ def export_integer(cfg: Config, checkpoint: str, out: str | Path, *,
     kind = CLASSIFIER if isinstance(model, BaseClassifier) else DETECTOR
     description = describe(model, cfg, kind, classes, bits)
     description['channel_order'] = _channel_order(cfg, description)
-    fused = fuse_adder_bn(model)
+    fused = _fused(model, bits, shift_only)
     network = to_integers(
         fused, itertools.chain([first], pictures), bits=bits,
         shift_only=shift_only, size=size, description=description,
@@ -124,6 +126,17 @@ def to_integers(model: nn.Module, batches: Iterable[Tensor], *,
             (FLOAT + name, tensor.numpy())
             for name, tensor in model.roi_head.state_dict().items())
     return network
+
+
+def _fused(model: nn.Module, bits: int, shift_only: bool) -> nn.Module:
+    """The model as it is written; a twin of convolutions is as it was."""
+    if find_adders(model):
+        return fuse_adder_bn(model)
+    if bits != 8 or shift_only:
+        raise InputError(
+            f'bits ({bits}) and shift_only are for adders, of which '
+            f'{type(model).__name__} has none: its convolutions have 8 bits')
+    return model
 
 
 def _named(model: nn.Module) -> Network:

@@ -1,16 +1,20 @@
 """From a checkpoint to a file of integers, and back to an evaluator."""
+import copy
 import json
 import re
 import runpy
 import sys
 
 import pytest
+import torch
+from settling import settle
 from tiny_detector import ROOT, make_detector
 
 from mmadder.cli import load_config
 from mmadder.errors import InputError
 from mmadder.export import export_integer
 from mmadder.integer import IntegerNetwork
+from mmadder.models import build_model
 
 CENTERED = '''
 conv_cfg = dict(center=True)
@@ -70,6 +74,27 @@ def test_two_stage_detector(digits, tmp_path, monkeypatch):
     metrics = json.loads(next((tmp_path / 'integer').glob(
         '*/*.json')).read_text())
     assert 0 <= metrics['pascal_voc/mAP'] <= 1
+
+
+def test_a_twin_of_convolutions(crops, tmp_path):
+    """Shortcuts are sums; fewer bits are for adders."""
+    cfg = copy.deepcopy(crops[0])
+    cfg.val_dataloader = cfg.test_dataloader
+    cfg.model.backbone.conv_cfg = None
+    model = build_model(cfg)
+    settle(model, torch.randn(32, 3, 64, 64), run=model.extract_feat)
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'cnn.pth')
+    found, = export_integer(cfg, str(tmp_path / 'cnn.pth'),
+                            tmp_path / 'cnn.npz', batches=2, progress=False)
+    assert found.error < .1 * found.spread
+    kinds = [step['kind'] for step in
+             IntegerNetwork.load(tmp_path / 'cnn.npz').steps]
+    assert kinds.count('sum') == 8 and 'adder' not in kinds
+    for option in dict(bits=4), dict(shift_only=True):
+        with pytest.raises(InputError, match='are for adders'):
+            export_integer(cfg, str(tmp_path / 'cnn.pth'),
+                           tmp_path / 'few.npz', progress=False, **option)
+    assert not (tmp_path / 'few.npz').exists()
 
 
 def test_wrong_input(crops, tmp_path):
