@@ -1,4 +1,6 @@
 """One call from Python."""
+import contextlib
+import os
 import subprocess
 import sys
 
@@ -8,13 +10,15 @@ import pytest
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
+from mmpretrain.apis import ImageClassificationInferencer
 from mmpretrain.structures import DataSample
 
 import mmadder
-from mmadder.apis import load, shipped_weights
+from mmadder.apis import WEIGHTS, load, shipped_weights
 from mmadder.cli import load_config
 from mmadder.errors import InputError
 from mmadder.export import export_integer
+from mmadder.files import shipped
 from mmadder.inference import quantize, save_quantized
 from mmadder.inference.plan import Planned
 
@@ -70,6 +74,24 @@ def test_every_kind_of_file_behind_the_same_call(crops, digits, picture,
         assert tuple(predictor.classes) == tuple('0123456789')
         found = predictor(picture).pred_score
         assert (found - expected.pred_score).abs().max() < .2
+
+
+def test_mmpretrain_loads_what_is_shipped(picture):
+    name = 'ann-awn-centered-resnet20_1xb256_cifar10.py'
+    config = shipped('configs') / 'cifar10' / name
+    checkpoint, = shipped(WEIGHTS).glob('*cifar10.pth')
+    with open(os.devnull, 'w') as nowhere, \
+            contextlib.redirect_stdout(nowhere):
+        inferencer = ImageClassificationInferencer(
+            str(config), pretrained=str(checkpoint), device='cpu')
+        small = cv2.resize(cv2.imread(str(picture)), (32, 32))
+        found, = inferencer(small[..., ::-1])  # CIFAR's arrays are RGB
+    expected = load(config, checkpoint)(small)
+    assert found['pred_class'] in ('airplane', 'automobile', 'bird', 'cat',
+                                   'deer', 'dog', 'frog', 'horse', 'ship',
+                                   'truck')
+    np.testing.assert_allclose(
+        found['pred_scores'], expected.pred_score, atol=1e-4)
 
 
 def test_an_onnx_file_has_its_config(boxes_file, picture):
