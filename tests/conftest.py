@@ -15,7 +15,7 @@ import mmengine
 import numpy as np
 import pytest
 import torch
-from exported import boxes_file, crops  # noqa: F401, fixtures
+from exported import boxes_file, crops, scene  # noqa: F401, fixtures
 from hypothesis import settings
 from mmdet.datasets import VOCDataset
 from mmengine.logging import MMLogger

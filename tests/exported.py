@@ -2,6 +2,8 @@
 import copy
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -9,6 +11,7 @@ from settling import settle
 
 from mmadder.cli import load_config
 from mmadder.export import export_onnx
+from mmadder.integer import IntegerNetwork, integer_reference
 from mmadder.models import build_model
 
 ROOT = Path(__file__).parents[1]
@@ -38,6 +41,16 @@ def crops(digits, tmp_path_factory):
     torch.save(dict(state_dict=model.state_dict(), meta=dict(
         dataset_meta=dict(classes=tuple('0123456789')))), checkpoint)
     return copy.deepcopy(cfg), path, str(checkpoint)
+
+
+@pytest.fixture(scope='session')
+def scene():
+    """The shipped detector in integers, a real picture, the oracle's maps."""
+    network = IntegerNetwork.load(ROOT / 'weights/digits.npz')
+    picture = cv2.imread(str(ROOT / 'weights/digits.jpg'))
+    assert network.model['channel_order'] == 'RGB'
+    image = np.ascontiguousarray(picture[..., ::-1].transpose(2, 0, 1)[None])
+    return network, image, integer_reference.run(network, image)
 
 
 @pytest.fixture(scope='session')

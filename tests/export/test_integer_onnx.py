@@ -32,9 +32,10 @@ import onnx
 from onnx_tools import start
 
 
-def check(network, session, images):
+def check(network, session, images, maps=None):
     """That a session gives the reference's bytes; returns its outputs."""
-    maps = integer_reference.run(network, images)
+    if maps is None:
+        maps = integer_reference.run(network, images)
     names = [entry.name for entry in session.get_outputs()]
     assert names == list(network.outputs)
     found = session.run(None, dict(images=images))
@@ -67,6 +68,11 @@ def test_every_byte(make, options, is_fixed):
         assert session.get_inputs()[0].shape == \
             ['batch', channels, 'height', 'width']
         check(network, session, pictures(1, (53, 36), channels))
+
+
+def test_a_real_picture(scene):
+    network, image, maps = scene
+    check(network, start(to_integer_onnx(network)), image, maps)
 
 
 def test_long_sums():

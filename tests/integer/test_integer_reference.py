@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from golden_vectors import FOLDER, NETWORKS
 from random_networks import Builder, classifier, pyramid
 
-from mmadder.integer import integer_reference
+from mmadder.integer import IntegerNetwork, integer_reference
 from mmadder.ops import reference
 
 RNG = np.random.default_rng(3)
@@ -141,3 +142,16 @@ def test_whole_networks_use_their_codes(network):
     alone = integer_reference.run(network, images[1:])
     for name in network.outputs.values():
         np.testing.assert_array_equal(alone[name][0], maps[name][1])
+
+
+@pytest.mark.parametrize('name', list(NETWORKS))
+def test_golden_vectors(name):
+    """A changed byte would be another format."""
+    network = IntegerNetwork.load(FOLDER / f'{name}.npz')
+    with np.load(FOLDER / f'{name}_maps.npz') as expected:
+        maps = integer_reference.run(network, expected[network.image])
+        assert maps.keys() == set(expected.files)
+        for step in network.steps:
+            found = maps[step['output']]
+            assert found.dtype == expected[step['output']].dtype
+            np.testing.assert_array_equal(found, expected[step['output']])

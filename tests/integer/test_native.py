@@ -67,6 +67,14 @@ def test_networks(make, batch, size, center, highest):
     assert any(spread)  # else equality would say little
 
 
+def test_a_real_picture(scene):
+    network, image, maps = scene
+    actual = NativeNetwork(with_all_maps(network))(torch.from_numpy(image))
+    for step in network.steps:
+        np.testing.assert_array_equal(
+            actual[step['output']], maps[step['output']], err_msg=str(step))
+
+
 @pytest.mark.parametrize('center', [False, True])
 def test_shift_only(center):
     check(classifier(center=center, shift_only=True), pictures(2, (40, 31)))
