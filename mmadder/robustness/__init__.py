@@ -1,3 +1,4 @@
+from .adversarial_training import AdversarialTrainingHook
 from .attacks import Attack, BudgetError, check_budget
 from .batch_statistics import (
     RobustInferenceHook,
@@ -29,8 +30,8 @@ from .pixels import LossLogits, PixelClassifier
 from .report import markdown_table, write_merged
 
 __all__ = [
-    'Attack', 'BaseEvaluation', 'BudgetError', 'Column',
-    'DetectionEvaluation', 'Evaluation', 'LossLogits', 'Pictures',
+    'AdversarialTrainingHook', 'Attack', 'BaseEvaluation', 'BudgetError',
+    'Column', 'DetectionEvaluation', 'Evaluation', 'LossLogits', 'Pictures',
     'PixelClassifier', 'PixelDetector', 'RobustInferenceHook',
     'RobustInferenceWarning', 'attacker_columns', 'check_budget',
     'check_detector', 'check_features', 'check_model', 'check_results',

@@ -80,6 +80,15 @@ class PixelClassifier(nn.Module):
         images = images.flip(1) if self.to_rgb else images
         return images.float() / 255
 
+    def to_loaded(self, images: Tensor) -> Tensor:
+        """Return pixels as a dataset gives them, but in float.
+
+        Args:
+            images: (N, 3, H, W), pixels in [0, 1] as :meth:`forward` takes
+                them.
+        """
+        return (images.flip(1) if self.to_rgb else images) * 255
+
 
 class LossLogits(nn.Module):
     """Logits whose cross entropy is a loss, for attacks on any loss.
