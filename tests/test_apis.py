@@ -140,3 +140,7 @@ def test_demo_command(tmp_path):
     assert found.returncode == 1
     assert 'picture none.png does not exist' in found.stderr
     assert 'Traceback' not in found.stderr
+    found = subprocess.run([*run, '--weights', 'bccd'], cwd=tmp_path,
+                           capture_output=True, text=True)
+    assert found.returncode == 1
+    assert 'no picture is shipped for --weights bccd' in found.stderr
