@@ -5,7 +5,8 @@
 
 The first gives a row of Table 1 of "Towards Stable and Robust AdderNets" for
 each mode of inference: eval (tracked statistics in batch norms), R (the
-batch's mean) and r (the batch's mean and variance). With --json it goes on
+batch's mean), r (the batch's mean and variance) and, where asked for, max (the
+batch's mean, the larger of both variances). With --json it goes on
 where it was interrupted, and adds columns to those of an earlier call. The
 second joins several networks into tables and figures.
 
@@ -57,7 +58,8 @@ def parse_args():
                         'file of the same run is continued')
     parser.add_argument('--name', help='of the network in tables, default: '
                         'name of the config')
-    parser.add_argument('--modes', nargs='+', default=MODES, choices=MODES)
+    parser.add_argument('--modes', nargs='+', default=MODES[:3],
+                        choices=MODES, help='default: eval R r')
     parser.add_argument('--images', type=int, help='test images: of a '
                         'classifier balanced and shuffled, default 1000; of '
                         'a detector drawn at random, default all')

@@ -19,7 +19,7 @@ from mmadder.errors import InputError
 from mmadder.models import BNLogitsHead, unwrap_model
 from mmadder.statistics import find_norms
 
-ROBUST_MODES = ('R', 'r')
+ROBUST_MODES = ('R', 'r', 'max')
 MIN_LABELS = 8  # fewer say nothing about how a batch was drawn
 
 SIZE_WARNING = (
@@ -47,9 +47,13 @@ def robust_inference(
 
     .. math::
         R: \gamma \frac{y - m}{\sqrt{rv + \epsilon}} + \beta \qquad
-        r: \gamma \frac{y - m}{\sqrt{v + \epsilon}} + \beta
+        r: \gamma \frac{y - m}{\sqrt{v + \epsilon}} + \beta \qquad
+        max: \gamma \frac{y - m}{\sqrt{\max(rv, v) + \epsilon}} + \beta
 
     in training and evaluation mode alike; r is the training-mode forward.
+    'max' is not the paper's: as R where the batch varies no more than what
+    was tracked, and bounded as r where it does, so that features cannot grow
+    from layer to layer.
     Buffers never change. On leaving, also by an exception, the model is as
     it was. Predictions depend on the other images of the batch: use mixed
     batches of about 100. Batches of one image, and batches sorted by class
@@ -58,7 +62,8 @@ def robust_inference(
     Args:
         model: of MMPretrain, MMDetection or plain PyTorch.
         mode: 'R', mean of the batch and tracked variance; 'r', both of
-            the batch.
+            the batch; 'max', mean of the batch and, per channel, the larger
+            of both variances.
         include_logit_bn: also the norm of a ``BNLogitsHead``. Without
             it, the logits of AdderNet's networks keep tracked statistics.
         detach_statistics: hide from the gradient that the statistics
@@ -172,7 +177,8 @@ class _RobustForward:
         if len(input) == 1:
             warnings.warn(SIZE_WARNING, RobustInferenceWarning, stacklevel=2)
         precise = input.to(torch.promote_types(input.dtype, torch.float32))
-        apply = self._whole_batch if self.mode == 'r' else self._batch_mean
+        apply = dict(R=self._batch_mean, r=self._whole_batch,
+                     max=self._larger_variance)[self.mode]
         return apply(precise).to(input.dtype)
 
     def _batch_mean(self, input):
@@ -200,6 +206,18 @@ class _RobustForward:
                     input, _sample_axes(input), correction=0)
         return _batch_norm(
             input, norm, mean, variance, norm.weight, norm.bias)
+
+    def _larger_variance(self, input):
+        norm, shape = self.norm, (-1, *[1] * (input.ndim - 2))
+        variance, mean = torch.var_mean(
+            input, _sample_axes(input), correction=0)
+        if self.detach:
+            variance, mean = variance.detach(), mean.detach()
+        scale = torch.rsqrt(variance.maximum(norm.running_var) + norm.eps)
+        if norm.weight is not None:
+            scale = scale * norm.weight
+        output = (input - mean.view(shape)) * scale.view(shape)
+        return output if norm.bias is None else output + norm.bias.view(shape)
 
 
 def _sample_axes(input):

@@ -72,7 +72,7 @@ class BaseEvaluation(abc.ABC):
         """Measure what is still missing.
 
         Args:
-            modes: of 'eval', 'R', 'r'. Attackers who look through batch
+            modes: of 'eval', 'R', 'r', 'max'. Attackers who look through batch
                 statistics are left out of 'eval'.
             columns
             progress: wraps the list of jobs to do.

@@ -13,7 +13,7 @@ class Job:
 
     Attributes:
         batch: number of the batch.
-        mode: how the network answers: 'eval', 'R' or 'r'.
+        mode: how the network answers: 'eval', 'R', 'r' or 'max'.
         column: attack and attacker, or clean images.
     """
     batch: int

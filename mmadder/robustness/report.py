@@ -15,8 +15,9 @@ from .results import DATA_HINT, read_results, sweep_points
 if TYPE_CHECKING:  # slow to import
     from matplotlib.figure import Figure
 
-SUFFIX = dict(eval='', R='-R', r='-r')  # the paper's names of the modes
-LINES = dict(eval=':', R='-', r='--')
+# The paper's names of the modes, and the one that is not the paper's.
+SUFFIX = dict(eval='', R='-R', r='-r', max='-max')
+LINES = dict(eval=':', R='-', r='--', max='-.')
 TABLES = dict(table1=('eval', 'R'), table3=('r', 'R'))  # the paper's
 
 

@@ -58,7 +58,7 @@ def classifier():
 
 @pytest.mark.parametrize('mode, expected', [
     (None, [-4.5, -4., -3.5, -2.]), ('R', [-1., -.5, 0., 1.5]),
-    ('r', [-1.0690, -.5345, 0., 1.6036])])
+    ('r', [-1.0690, -.5345, 0., 1.6036]), ('max', [-1., -.5, 0., 1.5])])
 @pytest.mark.parametrize('training', [False, True])
 def test_hand_worked_values(mode, expected, training):
     norm = tracked_norm()
@@ -72,6 +72,17 @@ def test_hand_worked_values(mode, expected, training):
     assert (norm.running_mean, norm.running_var) == (10, 4)
 
 
+def test_max_divides_by_the_larger_variance():
+    """Of each channel; that of the batch is 3.5 in both."""
+    norm = nn.BatchNorm1d(2, eps=1e-12).eval()
+    norm.running_var.copy_(torch.tensor([4., 1.]))
+    with robust_inference(norm, 'max'):
+        values = norm(X[:, None].expand(4, 2))
+    expected = torch.tensor([[-1., -.5, 0., 1.5],
+                             [-1.0690, -.5345, 0., 1.6036]]).T
+    torch.testing.assert_close(values, expected, rtol=0, atol=5e-5)
+
+
 def test_formulas_over_pictures():
     """(N, H, W) are one sample of each channel; affine comes last."""
     norm = small_net()[1].eval()
@@ -79,7 +90,9 @@ def test_formulas_over_pictures():
     norm.double()
     flat = y.transpose(0, 1).reshape(4, -1)
     mean, variance = flat.mean(1), flat.var(1, correction=0)
-    for mode, spread in (('R', norm.running_var), ('r', variance)):
+    norm.running_var[:2] = 90  # the others below the batch's
+    for mode, spread in (('R', norm.running_var), ('r', variance),
+                         ('max', variance.maximum(norm.running_var))):
         expected = (y.transpose(1, 3) - mean) / (spread + norm.eps).sqrt() \
             * norm.weight + norm.bias
         with robust_inference(norm, mode):
@@ -96,7 +109,7 @@ def test_r_is_the_training_forward():
         values, model.train()(images), rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize('mode', ['R', 'r'])
+@pytest.mark.parametrize('mode', ['R', 'r', 'max'])
 def test_everything_is_restored_after_an_exception(mode):
     model, images = small_net(), torch.rand(6, 3, 8, 8)
     model[1].eval()  # and the rest in training mode
@@ -154,7 +167,9 @@ def test_gradient_through_the_mean():
     """A norm that subtracts the mean passes no common shift on."""
     norm = tracked_norm().double()
     x = X[:, None].double().requires_grad_()
-    for mode in ('R', 'r'):
+    for mode, tracked_variance in (('R', 4), ('r', 4), ('max', 4),
+                                   ('max', 1)):
+        norm.running_var.fill_(tracked_variance)
         with robust_inference(norm, mode):
             assert torch.autograd.gradcheck(norm, x)
             g, = torch.autograd.grad(norm(x).square().sum(), x)
@@ -163,19 +178,21 @@ def test_gradient_through_the_mean():
 
 @pytest.mark.parametrize('detach', [False, True])
 @pytest.mark.parametrize('affine', [False, True])
-@pytest.mark.parametrize('mode', ['R', 'r'])
+@pytest.mark.parametrize('mode', ['R', 'r', 'max'])
 def test_gradients_of_the_formula(mode, affine, detach):
     """Of input, scale and shift, against the formula differentiated."""
     torch.manual_seed(0)
     norm = nn.BatchNorm2d(3, affine=affine).double()
     norm.running_var.uniform_(1, 3)
+    norm.running_var[0] = .1
     x = torch.randn(4, 3, 2, 5, dtype=torch.float64, requires_grad=True)
     wanted = [x, *norm.parameters()]
     for parameter in norm.parameters():
         nn.init.normal_(parameter)
     variance, mean = torch.var_mean(x, (0, 2, 3), correction=0, keepdim=True)
-    if mode == 'R':
-        variance = norm.running_var.view(1, 3, 1, 1)
+    running = norm.running_var.view(1, 3, 1, 1)
+    if mode != 'r':
+        variance = running if mode == 'R' else variance.maximum(running)
     if detach:
         variance, mean = variance.detach(), mean.detach()
     expected = (x - mean) / (variance + norm.eps).sqrt()
@@ -190,7 +207,7 @@ def test_gradients_of_the_formula(mode, affine, detach):
         torch.testing.assert_close(a, b)
 
 
-@pytest.mark.parametrize('mode', ['R', 'r'])
+@pytest.mark.parametrize('mode', ['R', 'r', 'max'])
 def test_half_precision_and_one_value(mode):
     """Statistics are float32; one value a channel gives the shift."""
     norm = nn.BatchNorm1d(3)
@@ -227,7 +244,7 @@ def test_warnings(classifier):
 
 
 def test_bad_input():
-    with pytest.raises(InputError, match=r"\('R', 'r'\), got 'eval'"):
+    with pytest.raises(InputError, match=r"\('R', 'r', 'max'\), got 'eval'"):
         with robust_inference(small_net(), 'eval'):
             pass
     with pytest.raises(InputError, match='Conv2d has no batch norm'):

@@ -1,4 +1,6 @@
 """Features beside tracked statistics, and what mode R makes of adders."""
+import contextlib
+
 import numpy as np
 import pytest
 import torch
@@ -39,15 +41,12 @@ def test_no_norm_no_figures():
     assert norm_inputs(model, lambda: model(torch.zeros(1, 1, 2, 2))) == []
 
 
-@pytest.mark.parametrize('scale, bounded', [(.5, False), (50., True)])
-def test_mode_r_lets_adders_run_away(scale, bounded):
-    """What all channels have in common grows in each layer of an adder
-    network whose weights are as small as its features, as AWN keeps them;
-    with tracked means ReLU ends it, and with large weights signs differ."""
+def spread_in(modes, scale, center=False):
+    """{mode: what the last of eight random layers gets under an attack}."""
     torch.manual_seed(0)
     layers = []
     for _ in range(8):
-        conv = AdderConv2d(32, 32, 3, padding=1, bias=False)
+        conv = AdderConv2d(32, 32, 3, padding=1, bias=False, center=center)
         nn.init.normal_(conv.weight, std=scale)
         layers += [conv, nn.BatchNorm2d(32, momentum=None), nn.ReLU()]
     model = nn.Sequential(*layers)
@@ -57,11 +56,34 @@ def test_mode_r_lets_adders_run_away(scale, bounded):
     model.eval()
     attacked = clean.clone()
     attacked[..., :6] *= 2
-    *_, tracked = norm_inputs(model, lambda: model(attacked))
-    with robust_inference(model, 'R'):
-        *_, batch_mean = norm_inputs(model, lambda: model(attacked))
-    assert tracked['spread'] < 2
+    found = {}
+    for mode in modes:
+        with contextlib.nullcontext() if mode == 'eval' else \
+                robust_inference(model, mode):
+            *_, found[mode] = norm_inputs(model, lambda: model(attacked))
+    return found
+
+
+@pytest.mark.parametrize('scale, bounded', [(.5, False), (50., True)])
+def test_mode_r_lets_adders_run_away(scale, bounded):
+    """What all channels have in common grows in each layer of an adder
+    network whose weights are as small as its features, as AWN keeps them;
+    with tracked means ReLU ends it, and with large weights signs differ."""
+    found = spread_in(['eval', 'R'], scale)
+    assert found['eval']['spread'] < 2
     if bounded:
-        assert batch_mean['spread'] < 2 and batch_mean['common'] < .1
+        assert found['R']['spread'] < 2 and found['R']['common'] < .1
     else:
-        assert batch_mean['spread'] > 100 and batch_mean['common'] > .9
+        assert found['R']['spread'] > 100 and found['R']['common'] > .9
+
+
+def test_mode_max_keeps_the_same_adders_in_bounds():
+    """The part in common stays; no layer hands more of it on."""
+    found = spread_in(['max'], .5)['max']
+    assert found['spread'] < 2 and found['common'] > .9
+
+
+def test_centered_adders_do_not_run_away_in_mode_r():
+    """What all channels have in common is what centering takes off."""
+    found = spread_in(['R'], .5, center=True)['R']
+    assert found['spread'] < 2 and found['common'] < .1
