@@ -11,8 +11,8 @@ where it was interrupted, and adds columns to those of an earlier call. The
 second joins several networks into tables and figures.
 
 A detector is attacked through its training loss on the annotated boxes; the
-pixels of its pictures are changed after they are resized. --square and
---autoattack need the logits of a classifier.
+pixels of its pictures are changed after they are resized. --square,
+--autoattack and --adaptive need the logits of a classifier.
 """
 import argparse
 import hashlib
@@ -35,6 +35,7 @@ from mmadder.robustness import (
     Pictures,
     PixelClassifier,
     PixelDetector,
+    adaptive_column,
     attacker_columns,
     eps_sweep,
     load_pixels,
@@ -44,6 +45,7 @@ from mmadder.robustness import (
     table_columns,
     write_merged,
 )
+from mmadder.robustness.attacks import STEPS
 from mmadder.robustness.columns import TABLE
 from mmadder.robustness.evaluation import MODES
 
@@ -84,8 +86,13 @@ def parse_args():
     parser.add_argument('--square', action='store_true',
                         help='add Square, a black-box attack')
     parser.add_argument('--autoattack', action='store_true')
+    parser.add_argument('--adaptive', type=int, nargs='?', metavar='STEPS',
+                        const=STEPS['APGD'], help='add APGD that takes batch '
+                        'statistics as constants: cross entropy and DLR, two '
+                        'restarts, the worst per image; for modes of batch '
+                        f'statistics what counts; default: {STEPS["APGD"]}')
     parser.add_argument('--strong-images', type=int, default=200,
-                        help='images for the last two, in whole batches')
+                        help='images for the last three, in whole batches')
     parser.add_argument('--queries', type=int, help='of Square')
     parser.add_argument('--transfer-from', nargs=2, metavar=(
         'CONFIG', 'CHECKPOINT'), help='add PGD on another network')
@@ -161,14 +168,17 @@ def choose_columns(args, eps):
     if args.autoattack:
         columns.append(Column(Attack('AutoAttack', eps),
                               images=args.strong_images))
+    if args.adaptive is not None:
+        columns.append(adaptive_column(eps, args.adaptive,
+                                       args.strong_images))
     if 'eps' in args.sweep:
         columns += eps_sweep(images=args.sweep_images)
     if 'steps' in args.sweep:
         columns += steps_sweep(eps=eps, images=args.sweep_images)
     if not columns:
         raise InputError('with --no-table nothing is left to measure: add '
-                         '--sweep, --square, --autoattack, --transfer-from '
-                         'or --legacy-rfgsm')
+                         '--sweep, --adaptive, --square, --autoattack, '
+                         '--transfer-from or --legacy-rfgsm')
     return columns
 
 

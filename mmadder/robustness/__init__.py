@@ -16,6 +16,7 @@ from .checks import (
 from .classification import Evaluation
 from .columns import (
     Column,
+    adaptive_column,
     attacker_columns,
     eps_sweep,
     steps_sweep,
@@ -33,9 +34,9 @@ __all__ = [
     'AdversarialTrainingHook', 'Attack', 'BaseEvaluation', 'BudgetError',
     'Column', 'DetectionEvaluation', 'Evaluation', 'LossLogits', 'Pictures',
     'PixelClassifier', 'PixelDetector', 'RobustInferenceHook',
-    'RobustInferenceWarning', 'attacker_columns', 'check_budget',
-    'check_detector', 'check_features', 'check_model', 'check_results',
-    'check_row', 'check_sweep', 'eps_sweep', 'load_pixels', 'markdown_table',
-    'norm_inputs', 'recalibrate', 'robust_inference', 'steps_sweep',
-    'table_columns', 'write_merged'
+    'RobustInferenceWarning', 'adaptive_column', 'attacker_columns',
+    'check_budget', 'check_detector', 'check_features', 'check_model',
+    'check_results', 'check_row', 'check_sweep', 'eps_sweep', 'load_pixels',
+    'markdown_table', 'norm_inputs', 'recalibrate', 'robust_inference',
+    'steps_sweep', 'table_columns', 'write_merged'
 ]

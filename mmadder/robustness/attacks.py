@@ -8,6 +8,7 @@ momentum 1, RFGSM starts at a random sign step and is projected.
 
 import contextlib
 import dataclasses
+import functools
 import importlib.util
 import itertools
 import warnings
@@ -19,13 +20,15 @@ from torch.nn import functional
 
 from mmadder.errors import InputError
 
+from .adaptive import LOSSES, RESTARTS, strongest_batch, whole_batch
 from .batch_statistics import RobustInferenceWarning
 from .pixels import require_logits, require_pixels
 
 EPS, ALPHA = 8 / 255, 2 / 255
-# The paper's, and those of AutoAttack's paper; Square's are its queries.
+# The paper's, and those of AutoAttack's paper; Square's are its queries, and
+# APGD has so many with each loss and at each restart.
 STEPS = dict(FGSM=1, BIM=7, PGD=7, MIM=5, RFGSM=5, LegacyRFGSM=5,
-             Square=5000, AutoAttack=100)
+             Square=5000, APGD=50, AutoAttack=100)
 SHORT = ('FGSM', 'Square', 'AutoAttack')  # without the steps in their label
 ROUNDING = 1e-6  # float32 pixels may exceed the ball by this
 
@@ -40,9 +43,11 @@ class Attack:
 
     Args:
         name: one of ``STEPS``. 'LegacyRFGSM' is the unprojected RFGSM
-            of old torchattacks versions: it leaves the ball.
+            of old torchattacks versions: it leaves the ball. 'APGD' has
+            two losses and two restarts, see :mod:`.adaptive`.
         eps: radius in [0, 1] pixels, below 1.
-        alpha: step in the same unit. FGSM, Square and AutoAttack have none.
+        alpha: step in the same unit. FGSM, Square, APGD and AutoAttack have
+            none.
         steps: default: the paper's.
     Raises:
         InputError: unknown name, or numbers of the wrong unit.
@@ -160,14 +165,24 @@ class Attack:
         if self.name == 'Square':
             return torchattacks.Square(
                 model, eps=self.eps, n_queries=self.steps, seed=seed)
+        classes = self._count_classes(
+            model, images, labels, 3 if self.name == 'APGD' else 4)
+        if self.name == 'AutoAttack':
+            return auto_attack(model, self.eps, self.steps, classes, seed)
+        runs = [whole_batch(torchattacks.APGD(
+            model, eps=self.eps, steps=self.steps, loss=loss))
+            for _ in range(RESTARTS) for loss in LOSSES]
+        return functools.partial(strongest_batch, model, runs)
+
+    def _count_classes(self, model, images, labels, least):
         with torch.no_grad():
             logits = model(images[:2])
         require_logits(model, logits, labels[:2])
         classes = logits.shape[1]
-        if classes < 4:
-            raise InputError('AutoAttack needs at least 4 classes, the model '
-                             f'has {classes}')
-        return auto_attack(model, self.eps, self.steps, classes, seed)
+        if classes < least:
+            raise InputError(f'{self.name} needs at least {least} classes, '
+                             f'the model has {classes}')
+        return classes
 
 
 def auto_attack(model, eps, steps, classes, seed):

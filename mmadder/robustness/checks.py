@@ -140,11 +140,16 @@ def check_results(accuracies: dict[str, float],
                 f'{name} ({value:.1%}) is weaker than one step, FGSM '
                 f'({one_step:.1%}): gradients may be masked')
     strongest = min(white.values(), default=None)
+    found += _check_adaptive(accuracies, names, white)
     for name, value in accuracies.items():
         if name not in names or strongest is None or (
                 value >= strongest - MARGIN):
             continue
-        if name.endswith(' detached'):
+        if name.endswith(' adaptive'):
+            found.append(
+                f'{name}: {value:.1%} against {strongest:.1%} of the best '
+                'other white-box attack: it is the figure that counts')
+        elif name.endswith(' detached'):
             found.append(
                 f'{name}: {value:.1%} against {strongest:.1%} of the best '
                 'white-box attack. An attacker who does not follow the '
@@ -156,6 +161,20 @@ def check_results(accuracies: dict[str, float],
                 f'leaves {value:.1%}, the best white-box attack '
                 f'{strongest:.1%}: gradients are masked')
     return found
+
+
+def _check_adaptive(accuracies, names, white):
+    """An adaptive attack is to be the strongest of those with gradients."""
+    others = {**white, **{name: value for name, value in accuracies.items()
+                          if name.endswith((' detached', *BLIND))}}
+    strongest = min(others, key=others.get, default=None)
+    return [
+        f'{name} ({value:.1%}) is weaker than {strongest} '
+        f'({others[strongest]:.1%}): it is no figure of robustness; mend the '
+        'attack, or give it more steps'
+        for name, value in accuracies.items()
+        if name in names and name.endswith(' adaptive')
+        and strongest is not None and value > others[strongest]]
 
 
 def check_features(trace: dict[str, list[dict]]) -> list[str]:

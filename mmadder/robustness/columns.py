@@ -7,7 +7,7 @@ from mmadder.errors import InputError
 
 from .attacks import EPS, Attack
 
-KINDS = ('white-box', 'detached', 'eval-made', 'transfer')
+KINDS = ('white-box', 'detached', 'eval-made', 'transfer', 'adaptive')
 BLINDED = ('detached', 'eval-made')  # make no sense in mode eval
 TABLE = ('FGSM', 'BIM', 'PGD', 'MIM', 'RFGSM')  # of the paper
 EPS_SWEEP = tuple(i / 100 for i in range(1, 11))
@@ -23,7 +23,8 @@ class Column:
         kind: what the attacker knows: 'white-box' attacks the model as
             it answers; 'detached' too, but ignores that batch statistics
             depend on the images; 'eval-made' attacks it with tracked
-            statistics; 'transfer' attacks another model.
+            statistics; 'transfer' attacks another model; 'adaptive' is
+            'white-box' in mode eval and 'detached' in the others.
         images: only the first ones.
         note: for the label, such as 'eps=0.06'.
     Raises:
@@ -67,6 +68,15 @@ def attacker_columns(eps: float = EPS) -> list[Column]:
     """PGD by attackers whom batch statistics do not mislead."""
     return [Column(Attack('PGD', eps=eps), kind)
             for kind in BLINDED]
+
+
+def adaptive_column(eps: float = EPS, steps: int | None = None,
+                    images: int | None = None) -> Column:
+    """APGD with several losses and restarts: the figure that counts.
+
+    The gradient takes batch statistics as constants.
+    """
+    return Column(Attack('APGD', eps=eps, steps=steps), 'adaptive', images)
 
 
 def eps_sweep(values: Iterable[float] = EPS_SWEEP, steps: int = 7,

@@ -47,7 +47,7 @@ class Attacker:
             return cls(attack, 'eval', transfer=True)
         if kind == 'eval-made' or job.mode == 'eval':
             return cls(attack, 'eval')
-        return cls(attack, job.mode, detached=kind == 'detached')
+        return cls(attack, job.mode, detached=kind in ('detached', 'adaptive'))
 
 
 def steps_by_attacker(jobs: Iterable[Job]

@@ -17,7 +17,8 @@ from mmadder.robustness import (
     robust_inference,
 )
 
-NAMES = ('FGSM', 'BIM', 'PGD', 'MIM', 'RFGSM', 'Square', 'AutoAttack')
+NAMES = ('FGSM', 'BIM', 'PGD', 'MIM', 'RFGSM', 'Square', 'APGD',
+         'AutoAttack')
 EPS = 8 / 255
 
 
@@ -59,7 +60,7 @@ def batch():
 
 
 def attack(name, **kwargs):
-    if name in ('Square', 'AutoAttack'):
+    if name in ('Square', 'APGD', 'AutoAttack'):
         kwargs.setdefault('steps', 10)
     return Attack(name, **kwargs)
 
@@ -249,7 +250,8 @@ class Failing(Toy):
         return super().forward(images)
 
 
-@pytest.mark.parametrize('name', ['FGSM', 'PGD', 'Square', 'AutoAttack'])
+@pytest.mark.parametrize('name', [
+    'FGSM', 'PGD', 'Square', 'APGD', 'AutoAttack'])
 @pytest.mark.parametrize('calls', [None, 2])
 def test_model_is_left_as_it_was(name, calls, batch):
     """Also with parts in other modes, and after an exception."""

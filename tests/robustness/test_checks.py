@@ -66,6 +66,7 @@ def test_ordinary_results_pass():
         'Clean': .9, 'FGSM': .5, 'BIM7': .31, 'PGD7': .3, 'MIM5': .35,
         'RFGSM5': .33, 'PGD7 detached': .32, 'PGD7 transfer': .7,
         'PGD7 eval-made': .3, 'Square': .4, 'AutoAttack': .2,
+        'APGD50 adaptive': .295,
         'LegacyRFGSM5': .01}) == []
 
 
@@ -75,10 +76,20 @@ def test_ordinary_results_pass():
     ({'PGD7': .6, 'Square': .4}, 'gradients are masked'),
     ({'PGD7': .6, 'PGD7 transfer': .4}, 'gradients are masked'),
     ({'PGD7': .6, 'PGD7 eval-made': .4}, 'gradients are masked'),
+    ({'PGD7': .6, 'APGD50 adaptive': .4}, 'is the figure that counts'),
+    ({'PGD7': .4, 'APGD50 adaptive': .405}, 'weaker than PGD7'),
 ])
 def test_suspicious_results(results, text):
     found, = check_results(results)
     assert text in found
+
+
+@pytest.mark.parametrize('kind', ['detached', 'eval-made', 'transfer'])
+def test_an_adaptive_attack_is_the_strongest(kind):
+    found = check_results({'PGD7': .6, f'PGD7 {kind}': .4,
+                           'APGD50 adaptive': .45})
+    assert any(f'APGD50 adaptive (45.0%) is weaker than PGD7 {kind}' in text
+               for text in found)
 
 
 def test_columns_of_fewer_images_are_compared_on_these():

@@ -3,6 +3,7 @@ import pytest
 from mmadder.errors import InputError
 from mmadder.robustness import (
     Column,
+    adaptive_column,
     attacker_columns,
     eps_sweep,
     steps_sweep,
@@ -19,6 +20,9 @@ def test_columns_are_the_papers():
         'Clean', 'FGSM']
     assert [column.label for column in attacker_columns()] == [
         'PGD7 detached', 'PGD7 eval-made']
+    column = adaptive_column(.1, images=3)
+    assert (column.label, column.kind) == ('APGD50 adaptive', 'adaptive')
+    assert (column.attack.eps, column.images) == (.1, 3)
     first = eps_sweep([.07, .1])[0]
     assert first.label == 'PGD7 eps=0.07'
     assert first.attack.alpha == pytest.approx(.01)
@@ -29,5 +33,5 @@ def test_columns_are_the_papers():
 
 
 def test_wrong_kinds():
-    with pytest.raises(InputError, match="'transfer'., got 'detach'"):
+    with pytest.raises(InputError, match="'adaptive'., got 'detach'"):
         Column(kind='detach')

@@ -12,6 +12,8 @@ def test_equal_attackers_make_equal_images():
     once = Attack('PGD', steps=1)
     assert attacker('R') == Attacker(once, 'R')
     assert attacker('R', 'detached') == Attacker(once, 'R', detached=True)
+    assert attacker('R', 'adaptive') == attacker('R', 'detached')
+    assert attacker('eval', 'adaptive') == attacker('eval')
     # Whatever mode the images are shown to.
     assert attacker('R', 'eval-made') == attacker('r', 'eval-made') == \
         attacker('eval') == Attacker(once, 'eval')

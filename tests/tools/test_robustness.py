@@ -13,7 +13,7 @@ def test_tool_end_to_end(small, monkeypatch, capsys):
                  small / 'cifar', '--images', 10, '--json',
                  small / 'a.json', '--name', 'toy')
     run_tool(monkeypatch, *arguments, '--legacy-rfgsm', '--transfer-from',
-             small / 'small.py', small / 'small.pth')
+             small / 'small.py', small / 'small.pth', '--adaptive', 2)
     table = capsys.readouterr().out.splitlines()
     header = next(line for line in table if line.startswith('| network'))
     assert header.replace('|', ' ').split()[:7] == [
@@ -25,7 +25,7 @@ def test_tool_end_to_end(small, monkeypatch, capsys):
     results = json.loads((small / 'a.json').read_text())
     assert set(results['rows']['R']) == {
         'Clean', 'FGSM', 'BIM7', 'PGD7', 'MIM5', 'RFGSM5', 'PGD7 detached',
-        'PGD7 eval-made', 'LegacyRFGSM5', 'PGD7 transfer'}
+        'PGD7 eval-made', 'LegacyRFGSM5', 'PGD7 transfer', 'APGD2 adaptive'}
     # Same images, same seed: the same figures from a fresh file.
     (small / 'a.json').rename(small / 'b.json')
     run_tool(monkeypatch, *arguments, '--modes', 'r', '--transfer-from',
@@ -74,6 +74,7 @@ def test_sweeps_and_merging(small, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize('arguments, message', [
+    (('--adaptive', '0'), 'steps must be at least 1, got 0'),
     (('--eps', '8'), 'eps is in units of pixels'),
     (('--eps', 'much'), '--eps much: expected a number such as 8/255'),
     (('--device', 'abacus'), 'argument --device: abacus: '),
