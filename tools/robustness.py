@@ -40,6 +40,7 @@ from mmadder.robustness import (
     eps_sweep,
     load_pixels,
     markdown_table,
+    neighbours_columns,
     recalibrate,
     steps_sweep,
     table_columns,
@@ -91,8 +92,13 @@ def parse_args():
                         'statistics as constants: cross entropy and DLR, two '
                         'restarts, the worst per image; for modes of batch '
                         f'statistics what counts; default: {STEPS["APGD"]}')
+    parser.add_argument('--neighbours', type=float, nargs='+', default=[],
+                        metavar='SHARE', help='add, for modes of batch '
+                        'statistics, PGD on a share of each batch so that '
+                        'the others are misclassified; and adversarial '
+                        'images in batches of which a share is clean')
     parser.add_argument('--strong-images', type=int, default=200,
-                        help='images for the last three, in whole batches')
+                        help='images for the last four, in whole batches')
     parser.add_argument('--queries', type=int, help='of Square')
     parser.add_argument('--transfer-from', nargs=2, metavar=(
         'CONFIG', 'CHECKPOINT'), help='add PGD on another network')
@@ -171,14 +177,15 @@ def choose_columns(args, eps):
     if args.adaptive is not None:
         columns.append(adaptive_column(eps, args.adaptive,
                                        args.strong_images))
+    columns += neighbours_columns(args.neighbours, eps, args.strong_images)
     if 'eps' in args.sweep:
         columns += eps_sweep(images=args.sweep_images)
     if 'steps' in args.sweep:
         columns += steps_sweep(eps=eps, images=args.sweep_images)
     if not columns:
         raise InputError('with --no-table nothing is left to measure: add '
-                         '--sweep, --adaptive, --square, --autoattack, '
-                         '--transfer-from or --legacy-rfgsm')
+                         '--sweep, --adaptive, --neighbours, --square, '
+                         '--autoattack, --transfer-from or --legacy-rfgsm')
     return columns
 
 

@@ -19,6 +19,7 @@ from .columns import (
     adaptive_column,
     attacker_columns,
     eps_sweep,
+    neighbours_columns,
     steps_sweep,
     table_columns,
 )
@@ -37,6 +38,6 @@ __all__ = [
     'RobustInferenceWarning', 'adaptive_column', 'attacker_columns',
     'check_budget', 'check_detector', 'check_features', 'check_model',
     'check_results', 'check_row', 'check_sweep', 'eps_sweep', 'load_pixels',
-    'markdown_table', 'norm_inputs', 'recalibrate', 'robust_inference',
-    'steps_sweep', 'table_columns', 'write_merged'
+    'markdown_table', 'neighbours_columns', 'norm_inputs', 'recalibrate',
+    'robust_inference', 'steps_sweep', 'table_columns', 'write_merged'
 ]

@@ -141,6 +141,13 @@ def check_results(accuracies: dict[str, float],
                 f'({one_step:.1%}): gradients may be masked')
     strongest = min(white.values(), default=None)
     found += _check_adaptive(accuracies, names, white)
+    found += [
+        f'{name}: images that nobody touched fall from '
+        f'{accuracies["Clean"]:.1%} to {value:.1%} if the rest of their batch '
+        'is attacked: who shares a batch can decide its answers'
+        for name, value in accuracies.items()
+        if name in names and ' neighbours ' in name
+        and value < accuracies.get('Clean', 0) - MARGIN]
     for name, value in accuracies.items():
         if name not in names or strongest is None or (
                 value >= strongest - MARGIN):

@@ -7,8 +7,11 @@ from mmadder.errors import InputError
 
 from .attacks import EPS, Attack
 
-KINDS = ('white-box', 'detached', 'eval-made', 'transfer', 'adaptive')
-BLINDED = ('detached', 'eval-made')  # make no sense in mode eval
+KINDS = ('white-box', 'detached', 'eval-made', 'transfer', 'adaptive',
+         'neighbours', 'benign')
+BLINDED = ('detached', 'eval-made')
+SHARED = ('neighbours', 'benign')  # of a part of the batch
+OF_BATCHES = (*BLINDED, *SHARED)  # make no sense in mode eval
 TABLE = ('FGSM', 'BIM', 'PGD', 'MIM', 'RFGSM')  # of the paper
 EPS_SWEEP = tuple(i / 100 for i in range(1, 11))
 STEPS_SWEEP = (1, 2, 3, 5, 7, 10, 20, 30, 40, 50)
@@ -25,27 +28,40 @@ class Column:
             depend on the images; 'eval-made' attacks it with tracked
             statistics; 'transfer' attacks another model; 'adaptive' is
             'white-box' in mode eval and 'detached' in the others.
+            'neighbours' attacks a share of the batch, and only the others
+            are scored; 'benign' scores 'eval-made' images in a batch of
+            which a share is clean.
         images: only the first ones.
         note: for the label, such as 'eps=0.06'.
+        share: of the batch, in (0, 1), for the last two kinds.
     Raises:
-        InputError: unknown kind.
+        InputError: unknown kind, or a share of the wrong size or kind.
     """
 
     attack: Attack | None = None
     kind: str = 'white-box'
     images: int | None = None
     note: str = ''
+    share: float | None = None
 
     def __post_init__(self):
         if self.kind not in KINDS:
             raise InputError(f'kind of a column must be one of {KINDS}, got '
                              f'{self.kind!r}')
+        if (self.kind in SHARED) != (self.share is not None):
+            raise InputError(f'columns {SHARED} have a share of the batch, '
+                             f'and no others; got {self.kind!r} with '
+                             f'{self.share}')
+        if self.share is not None and not 0 < self.share < 1:
+            raise InputError('share is a part of the batch, between 0 and 1; '
+                             f'got {self.share}')
 
     @property
     def label(self) -> str:
         """Name in tables and files."""
         name = 'Clean' if self.attack is None else self.attack.label
-        parts = name, self.note, '' if self.kind == 'white-box' else self.kind
+        parts = name, self.note, '' if self.kind == 'white-box' else \
+            self.kind, '' if self.share is None else f'{self.share:.0%}'
         return ' '.join(part for part in parts if part)
 
 
@@ -77,6 +93,15 @@ def adaptive_column(eps: float = EPS, steps: int | None = None,
     The gradient takes batch statistics as constants.
     """
     return Column(Attack('APGD', eps=eps, steps=steps), 'adaptive', images)
+
+
+def neighbours_columns(shares: Iterable[float], eps: float = EPS,
+                       images: int | None = None) -> list[Column]:
+    """The rest of the batch as attacker (PGD, 20 steps) and as shield."""
+    return [column for share in shares for column in (
+        Column(Attack('PGD', eps=eps, steps=20), 'neighbours', images,
+               share=share),
+        Column(Attack('PGD', eps=eps), 'benign', images, share=share))]
 
 
 def eps_sweep(values: Iterable[float] = EPS_SWEEP, steps: int = 7,

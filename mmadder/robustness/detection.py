@@ -201,6 +201,9 @@ class DetectionEvaluation(BaseEvaluation):
             if column.attack and column.attack.name not in WITHOUT_LOGITS:
                 raise InputError(f'{column.attack.name} needs the logits of '
                                  'a classifier; a detector has a loss only')
+            if column.share is not None:
+                raise InputError(f'{column.label} scores single images; a '
+                                 'detector is scored by a whole set')
         if self.path and not self.path.exists():
             self._predictions.unlink(missing_ok=True)  # of another run
             self.save()

@@ -17,9 +17,10 @@ from mmadder.files import write_json
 from .attacks import Attack, check_budget, prepared
 from .batch_statistics import ROBUST_MODES, robust_inference
 from .checks import check_features, check_row, check_sweeps
-from .columns import BLINDED, Column, require_distinct
+from .columns import OF_BATCHES, Column, require_distinct
 from .features import norm_inputs
 from .jobs import Attacker, Job, steps_by_attacker
+from .neighbours import attack_neighbours, surround
 from .results import DATA_HINT, read_results
 
 MODES = ('eval', *ROBUST_MODES)
@@ -155,7 +156,7 @@ class BaseEvaluation(abc.ABC):
             with self.inference(mode):  # or its error
                 pass
             for column in columns:
-                if mode == 'eval' and column.kind in BLINDED:
+                if mode == 'eval' and column.kind in OF_BATCHES:
                     continue
                 if column.kind == 'transfer' and self.source is None:
                     raise InputError('a transfer attack needs another model')
@@ -176,7 +177,9 @@ class BaseEvaluation(abc.ABC):
             column: what is to be measured.
             known: the settings in the file.
         """
-        if dataclasses.asdict(column) != known:
+        # Files of earlier versions lack what a column did not have then.
+        if dataclasses.asdict(column) != {
+                **dataclasses.asdict(Column()), **known}:
             raise InputError(
                 f'{self.path} has {column.label} with other settings, '
                 f'{known}, now {dataclasses.asdict(column)}; name another '
@@ -192,15 +195,19 @@ class BaseEvaluation(abc.ABC):
         return count
 
     def _measure(self, job, batch):
-        images, change = batch.images, 0.
-        if job.column.attack:
-            images = batch.adversarial(job)
+        change, answers = 0., {}
+        for scored, images in batch.parts(job):
             # The attack has checked its own ball.
-            change = check_budget(batch.images, images, 1.)
-        # In the fixed batches: attacks may have shrunk theirs on the way.
-        with prepared(self.network, self.seed + job.batch), \
-                self.inference(job.mode), torch.no_grad():
-            answer = self.answer(images, batch.targets)
+            change = max(change, check_budget(batch.images, images, 1.))
+            # In the fixed batches: attacks may have shrunk theirs on the way.
+            with prepared(self.network, self.seed + job.batch), \
+                    self.inference(job.mode), torch.no_grad():
+                answer = self.answer(images, batch.targets)
+            if scored is not None:
+                answers.update((i, answer[i]) for i in
+                               scored.nonzero().flatten().tolist())
+        if answers:
+            answer = ''.join(answers[i] for i in sorted(answers))
         if job.mode != 'eval':
             self.warn(batch.targets)
         self.note(job, answer, change)
@@ -256,6 +263,23 @@ class _AttackedBatch:
         self.evaluation, self.number, self.steps = evaluation, number, steps
         self.images, self.targets = evaluation.load(number)
         self._made = {}  # attacker to number of steps to images
+
+    def parts(self, job):
+        """Yield batches to ask, and which of their images count: None for
+        all, else (N,), bool."""
+        column, seed = job.column, self.evaluation.seed + self.number
+        if column.kind == 'neighbours':
+            with self.evaluation.inference(job.mode):
+                made = list(attack_neighbours(
+                    self.evaluation.network, column.attack, self.images,
+                    self.targets, column.share, seed))
+            yield from made
+        elif column.kind == 'benign':
+            yield from surround(self.images, self.adversarial(job),
+                                column.share, seed)
+        else:
+            yield None, self.adversarial(job) if column.attack else \
+                self.images
 
     def adversarial(self, job):
         """Return the images of a job, which others may have asked for."""

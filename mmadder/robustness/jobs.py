@@ -45,7 +45,7 @@ class Attacker:
             attack = dataclasses.replace(attack, steps=1)
         if kind == 'transfer':
             return cls(attack, 'eval', transfer=True)
-        if kind == 'eval-made' or job.mode == 'eval':
+        if kind in ('eval-made', 'benign') or job.mode == 'eval':
             return cls(attack, 'eval')
         return cls(attack, job.mode, detached=kind in ('detached', 'adaptive'))
 
@@ -54,10 +54,11 @@ def steps_by_attacker(jobs: Iterable[Job]
                       ) -> dict[tuple[int, Attacker], set[int]]:
     """Return which numbers of steps each attacker needs of each batch.
 
-    One run with the most steps passes all others on its way.
+    One run with the most steps passes all others on its way. Attacks on
+    neighbours share nothing, and are left out.
     """
     steps = collections.defaultdict(set)
     for job in jobs:
-        if job.column.attack:
+        if job.column.attack and job.column.kind != 'neighbours':
             steps[job.batch, Attacker.of(job)].add(job.column.attack.steps)
     return steps

@@ -66,7 +66,7 @@ def test_ordinary_results_pass():
         'Clean': .9, 'FGSM': .5, 'BIM7': .31, 'PGD7': .3, 'MIM5': .35,
         'RFGSM5': .33, 'PGD7 detached': .32, 'PGD7 transfer': .7,
         'PGD7 eval-made': .3, 'Square': .4, 'AutoAttack': .2,
-        'APGD50 adaptive': .295,
+        'APGD50 adaptive': .295, 'PGD20 neighbours 50%': .9,
         'LegacyRFGSM5': .01}) == []
 
 
@@ -77,6 +77,8 @@ def test_ordinary_results_pass():
     ({'PGD7': .6, 'PGD7 transfer': .4}, 'gradients are masked'),
     ({'PGD7': .6, 'PGD7 eval-made': .4}, 'gradients are masked'),
     ({'PGD7': .6, 'APGD50 adaptive': .4}, 'is the figure that counts'),
+    ({'Clean': .9, 'PGD20 neighbours 50%': .8}, 'nobody touched fall from '
+     '90.0% to 80.0%'),
     ({'PGD7': .4, 'APGD50 adaptive': .405}, 'weaker than PGD7'),
 ])
 def test_suspicious_results(results, text):

@@ -6,6 +6,7 @@ from mmadder.robustness import (
     adaptive_column,
     attacker_columns,
     eps_sweep,
+    neighbours_columns,
     steps_sweep,
     table_columns,
 )
@@ -23,6 +24,9 @@ def test_columns_are_the_papers():
     column = adaptive_column(.1, images=3)
     assert (column.label, column.kind) == ('APGD50 adaptive', 'adaptive')
     assert (column.attack.eps, column.images) == (.1, 3)
+    assert [column.label for column in neighbours_columns([.5, .99])] == [
+        'PGD20 neighbours 50%', 'PGD7 benign 50%',
+        'PGD20 neighbours 99%', 'PGD7 benign 99%']
     first = eps_sweep([.07, .1])[0]
     assert first.label == 'PGD7 eps=0.07'
     assert first.attack.alpha == pytest.approx(.01)
@@ -33,5 +37,11 @@ def test_columns_are_the_papers():
 
 
 def test_wrong_kinds():
-    with pytest.raises(InputError, match="'adaptive'., got 'detach'"):
+    with pytest.raises(InputError, match="'benign'., got 'detach'"):
         Column(kind='detach')
+    with pytest.raises(InputError, match="got 'benign' with None"):
+        Column(kind='benign')
+    with pytest.raises(InputError, match="got 'white-box' with 0.5"):
+        Column(share=.5)
+    with pytest.raises(InputError, match='between 0 and 1; got 50'):
+        Column(kind='benign', share=50)

@@ -139,6 +139,11 @@ def test_files_of_other_runs_are_refused(toy_set, tmp_path):
     with pytest.raises(InputError, match='FGSM with other settings'):
         Evaluation(model, images, labels, 20, path=path).measure(
             'eval', Column(Attack('FGSM', eps=.1)))
+    kept = json.loads(path.read_text())
+    del kept['rows']['eval']['FGSM']['column']['share']  # an older file
+    path.write_text(json.dumps(kept))
+    Evaluation(model, images, labels, 20, path=path).measure(
+        'eval', Column(Attack('FGSM')))
     path.write_text('[]')
     with pytest.raises(InputError, match='no result of tools.robustness'):
         Evaluation(model, images, labels, 20, path=path)

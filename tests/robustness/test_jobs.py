@@ -4,8 +4,8 @@ from mmadder.robustness.jobs import Attacker, Job, steps_by_attacker
 PGD = Attack('PGD')
 
 
-def attacker(mode, kind='white-box', attack=PGD):
-    return Attacker.of(Job(0, mode, Column(attack, kind)))
+def attacker(mode, kind='white-box', attack=PGD, share=None):
+    return Attacker.of(Job(0, mode, Column(attack, kind, share=share)))
 
 
 def test_equal_attackers_make_equal_images():
@@ -16,7 +16,8 @@ def test_equal_attackers_make_equal_images():
     assert attacker('eval', 'adaptive') == attacker('eval')
     # Whatever mode the images are shown to.
     assert attacker('R', 'eval-made') == attacker('r', 'eval-made') == \
-        attacker('eval') == Attacker(once, 'eval')
+        attacker('eval') == attacker('R', 'benign', share=.5) == \
+        Attacker(once, 'eval')
     assert attacker('R', 'transfer') == attacker('eval', 'transfer') == \
         Attacker(once, 'eval', transfer=True)
     assert attacker('eval') != attacker('eval', 'transfer')
@@ -28,6 +29,8 @@ def test_steps_of_iterated_attacks_are_one_run():
             for batch in (0, 1) for name in ('PGD', 'BIM')
             for steps in (3, 7)]
     jobs += [Job(0, 'R', Column()), Job(0, 'eval', Column(PGD)),
+             Job(0, 'R', Column(Attack('PGD', steps=9), 'neighbours',
+                                share=.5)),
              Job(0, 'R', Column(Attack('Square', steps=5))),
              Job(0, 'R', Column(Attack('Square', steps=6)))]
     steps = steps_by_attacker(jobs)

@@ -74,6 +74,7 @@ def test_sweeps_and_merging(small, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize('arguments, message', [
+    (('--neighbours', '50'), 'between 0 and 1; got 50.0'),
     (('--adaptive', '0'), 'steps must be at least 1, got 0'),
     (('--eps', '8'), 'eps is in units of pixels'),
     (('--eps', 'much'), '--eps much: expected a number such as 8/255'),
@@ -125,6 +126,7 @@ def test_detector_end_to_end(detector, digits, monkeypatch, capsys, tmp_path):
     assert len(table.splitlines()) == 6
     for wrong, message in (
             (('--square', ), 'Square needs the logits of a classifier'),
+            (('--neighbours', .5), 'neighbours 50% scores single images'),
             (('--images', 4), '4 images were asked for, the test set has 3'),
             (('--recalibrate', 2), '--recalibrate is for classifiers')):
         with pytest.raises(SystemExit):
