@@ -37,6 +37,8 @@ from mmadder.robustness import (
     PixelDetector,
     adaptive_column,
     attacker_columns,
+    corruption_columns,
+    corruption_table,
     eps_sweep,
     load_pixels,
     markdown_table,
@@ -48,6 +50,7 @@ from mmadder.robustness import (
 )
 from mmadder.robustness.attacks import STEPS
 from mmadder.robustness.columns import TABLE
+from mmadder.robustness.corruptions import CORRUPTIONS
 from mmadder.robustness.evaluation import MODES
 
 
@@ -97,8 +100,13 @@ def parse_args():
                         'statistics, PGD on a share of each batch so that '
                         'the others are misclassified; and adversarial '
                         'images in batches of which a share is clean')
+    parser.add_argument('--corruptions', nargs='*', metavar='NAME',
+                        help='add common corruptions at five severities: '
+                        'those named, of imagecorruptions; default: '
+                        + ' '.join(CORRUPTIONS))
     parser.add_argument('--strong-images', type=int, default=200,
-                        help='images for the last four, in whole batches')
+                        help='images for the last four attacks, in whole '
+                        'batches')
     parser.add_argument('--queries', type=int, help='of Square')
     parser.add_argument('--transfer-from', nargs=2, metavar=(
         'CONFIG', 'CHECKPOINT'), help='add PGD on another network')
@@ -137,6 +145,7 @@ def main():
                          ) from error
     evaluation.review(args.modes, Attack('FGSM', eps))
     print(markdown_table([evaluation.results]))
+    print(corruption_table([evaluation.results]))
     for mode, texts in evaluation.results['warnings'].items():
         for text in texts:
             print(f'{mode}: {text}')
@@ -178,14 +187,17 @@ def choose_columns(args, eps):
         columns.append(adaptive_column(eps, args.adaptive,
                                        args.strong_images))
     columns += neighbours_columns(args.neighbours, eps, args.strong_images)
+    if args.corruptions is not None:
+        columns += corruption_columns(args.corruptions)
     if 'eps' in args.sweep:
         columns += eps_sweep(images=args.sweep_images)
     if 'steps' in args.sweep:
         columns += steps_sweep(eps=eps, images=args.sweep_images)
     if not columns:
         raise InputError('with --no-table nothing is left to measure: add '
-                         '--sweep, --adaptive, --neighbours, --square, '
-                         '--autoattack, --transfer-from or --legacy-rfgsm')
+                         '--sweep, --adaptive, --neighbours, --corruptions, '
+                         '--square, --autoattack, --transfer-from or '
+                         '--legacy-rfgsm')
     return columns
 
 

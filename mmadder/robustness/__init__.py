@@ -18,26 +18,29 @@ from .columns import (
     Column,
     adaptive_column,
     attacker_columns,
+    corruption_columns,
     eps_sweep,
     neighbours_columns,
     steps_sweep,
     table_columns,
 )
+from .corruptions import Corruption
 from .data import load_pixels, recalibrate
 from .detection import DetectionEvaluation, PixelDetector
 from .evaluation import BaseEvaluation
 from .features import norm_inputs
 from .pictures import Pictures
 from .pixels import LossLogits, PixelClassifier
-from .report import markdown_table, write_merged
+from .report import corruption_table, markdown_table, write_merged
 
 __all__ = [
     'AdversarialTrainingHook', 'Attack', 'BaseEvaluation', 'BudgetError',
-    'Column', 'DetectionEvaluation', 'Evaluation', 'LossLogits', 'Pictures',
-    'PixelClassifier', 'PixelDetector', 'RobustInferenceHook',
+    'Column', 'Corruption', 'DetectionEvaluation', 'Evaluation', 'LossLogits',
+    'Pictures', 'PixelClassifier', 'PixelDetector', 'RobustInferenceHook',
     'RobustInferenceWarning', 'adaptive_column', 'attacker_columns',
     'check_budget', 'check_detector', 'check_features', 'check_model',
-    'check_results', 'check_row', 'check_sweep', 'eps_sweep', 'load_pixels',
-    'markdown_table', 'neighbours_columns', 'norm_inputs', 'recalibrate',
-    'robust_inference', 'steps_sweep', 'table_columns', 'write_merged'
+    'check_results', 'check_row', 'check_sweep', 'corruption_columns',
+    'corruption_table', 'eps_sweep', 'load_pixels', 'markdown_table',
+    'neighbours_columns', 'norm_inputs', 'recalibrate', 'robust_inference',
+    'steps_sweep', 'table_columns', 'write_merged'
 ]

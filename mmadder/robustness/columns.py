@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from mmadder.errors import InputError
 
 from .attacks import EPS, Attack
+from .corruptions import CORRUPTIONS, SEVERITIES, Corruption
 
 KINDS = ('white-box', 'detached', 'eval-made', 'transfer', 'adaptive',
          'neighbours', 'benign')
@@ -22,7 +23,7 @@ class Column:
     """One accuracy to measure.
 
     Args:
-        attack: None for clean images.
+        attack: or a corruption; None for clean images.
         kind: what the attacker knows: 'white-box' attacks the model as
             it answers; 'detached' too, but ignores that batch statistics
             depend on the images; 'eval-made' attacks it with tracked
@@ -38,7 +39,7 @@ class Column:
         InputError: unknown kind, or a share of the wrong size or kind.
     """
 
-    attack: Attack | None = None
+    attack: Attack | Corruption | None = None
     kind: str = 'white-box'
     images: int | None = None
     note: str = ''
@@ -102,6 +103,14 @@ def neighbours_columns(shares: Iterable[float], eps: float = EPS,
         Column(Attack('PGD', eps=eps, steps=20), 'neighbours', images,
                share=share),
         Column(Attack('PGD', eps=eps), 'benign', images, share=share))]
+
+
+def corruption_columns(names: Iterable[str] = CORRUPTIONS,
+                       images: int | None = None) -> list[Column]:
+    """Common corruptions at five severities; they are no attacks."""
+    return [Column(Corruption(name, severity), images=images,
+                   note=f'severity {severity}')
+            for name in names or CORRUPTIONS for severity in SEVERITIES]
 
 
 def eps_sweep(values: Iterable[float] = EPS_SWEEP, steps: int = 7,

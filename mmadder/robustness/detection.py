@@ -27,6 +27,7 @@ from mmadder.errors import InputError
 from mmadder.files import write_text
 
 from .checks import check_detector
+from .corruptions import Corruption
 from .evaluation import BaseEvaluation
 from .pictures import Pictures
 from .pixels import LossLogits
@@ -198,6 +199,11 @@ class DetectionEvaluation(BaseEvaluation):
 
     def run(self, modes, columns, progress=iter):
         for column in columns:
+            if isinstance(column.attack, Corruption):
+                raise InputError(
+                    "a detector's pictures are corrupted as files: put "
+                    "MMDetection's Corrupt into the test pipeline, and use "
+                    'tools/test.py')
             if column.attack and column.attack.name not in WITHOUT_LOGITS:
                 raise InputError(f'{column.attack.name} needs the logits of '
                                  'a classifier; a detector has a loss only')

@@ -291,7 +291,9 @@ class _AttackedBatch:
     def _attack(self, attacker):
         evaluation = self.evaluation
         counts = self.steps[self.number, attacker]
-        attack = dataclasses.replace(attacker.attack, steps=max(counts))
+        attack = attacker.attack
+        if attack.iterated:
+            attack = dataclasses.replace(attack, steps=max(counts))
         attacked = evaluation.source if attacker.transfer \
             else evaluation.network
         with evaluation.inference(attacker.mode, attacker.detached):

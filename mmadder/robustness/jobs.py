@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from .attacks import Attack
 from .columns import Column
+from .corruptions import Corruption
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,13 +27,13 @@ class Attacker:
     """Whom an attack looks at, and how: equal ones make equal images.
 
     Attributes:
-        attack: of an iterated attack the one with a single step, since more
-            steps only go on from there.
+        attack: or corruption; of an iterated attack the one with a single
+            step, since more steps only go on from there.
         mode: of the attacked network while it is attacked.
         detached: batch statistics count as constants.
         transfer: another network is attacked instead, in mode eval.
     """
-    attack: Attack
+    attack: Attack | Corruption
     mode: str
     detached: bool = False
     transfer: bool = False
@@ -45,6 +46,8 @@ class Attacker:
             attack = dataclasses.replace(attack, steps=1)
         if kind == 'transfer':
             return cls(attack, 'eval', transfer=True)
+        if isinstance(attack, Corruption):  # looks at no model
+            return cls(attack, 'eval')
         if kind in ('eval-made', 'benign') or job.mode == 'eval':
             return cls(attack, 'eval')
         return cls(attack, job.mode, detached=kind in ('detached', 'adaptive'))

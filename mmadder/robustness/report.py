@@ -54,6 +54,37 @@ def markdown_table(runs: Sequence[dict], modes: Sequence[str] | None = None,
          for name, metric, row in rows])
 
 
+def corruption_table(runs: Sequence[dict]) -> str:
+    """Write accuracies under common corruptions as Markdown, in percent.
+
+    Args:
+        runs: results of classifiers.
+    Returns:
+        One row per corruption and severity, below it the mean over all of
+        these, and a column per network and mode; empty if there are none.
+    """
+    columns = {run['settings']['name'] + SUFFIX[mode]: {
+        label: entry for label, entry in row.items() if label == 'Clean'
+        or entry['column']['note'].startswith('severity')}
+        for run in runs for mode, row in run['rows'].items()}
+    columns = {name: entries for name, entries in columns.items()
+               if entries.keys() - {'Clean'}}
+    labels = list(dict.fromkeys(
+        label for entries in columns.values() for label in entries))
+    most = max((entry['images'] for entries in columns.values()
+                for entry in entries.values()), default=0)
+    rows = [(label, *(_cell(entries.get(label), 'accuracy', most)
+                      for entries in columns.values())) for label in labels]
+    means = [_mean([entry['accuracy'] for label, entry in entries.items()
+                    if label != 'Clean']) for entries in columns.values()]
+    return tables.markdown_table(('', *columns), [
+        *rows, ('mean of the corruptions', *means)]) if columns else ''
+
+
+def _mean(values):
+    return f'{100 * sum(values) / len(values):.1f}'
+
+
 def metric_of(run: dict) -> str:
     """Return 'accuracy' of a classifier's run, 'mAP' of a detector's."""
     return run['settings'].get('metric', 'accuracy')
@@ -145,8 +176,9 @@ def write_merged(paths: Sequence[str | Path],
         out: folder to write to: of classifiers ``table.md``,
             the paper's ``table1.md`` and ``table3.md`` where there are such
             modes, ``eps.png`` and ``steps.png`` where there are such sweeps,
+            ``corruptions.md`` where there are corruptions,
             ``features.png``, how far features leave what was tracked;
-            of detectors the same but ``table1.md`` and ``table3.md``, as
+            of detectors ``table.md`` and the figures, as
             ``detection_table.md`` and so on.
     Returns:
         The tables, and what was written.
@@ -176,6 +208,8 @@ def _write_group(runs, metric, table, out):
         texts.update((name, markdown_table(runs, modes, labels))
                      for name, modes in TABLES.items()
                      if any(set(modes) <= set(run['rows']) for run in runs))
+        if corruptions := corruption_table(runs):
+            texts.update(corruptions=corruptions)
     written = []
     for name, text in texts.items():
         written.append(out / f'{prefix}{name}.md')

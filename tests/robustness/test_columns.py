@@ -5,6 +5,7 @@ from mmadder.robustness import (
     Column,
     adaptive_column,
     attacker_columns,
+    corruption_columns,
     eps_sweep,
     neighbours_columns,
     steps_sweep,
@@ -27,6 +28,9 @@ def test_columns_are_the_papers():
     assert [column.label for column in neighbours_columns([.5, .99])] == [
         'PGD20 neighbours 50%', 'PGD7 benign 50%',
         'PGD20 neighbours 99%', 'PGD7 benign 99%']
+    assert [column.label for column in corruption_columns(['contrast'])] == [
+        f'contrast severity {i}' for i in range(1, 6)]
+    assert len(corruption_columns()) == len(corruption_columns([])) == 20
     first = eps_sweep([.07, .1])[0]
     assert first.label == 'PGD7 eps=0.07'
     assert first.attack.alpha == pytest.approx(.01)

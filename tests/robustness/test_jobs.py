@@ -1,4 +1,4 @@
-from mmadder.robustness import Attack, Column
+from mmadder.robustness import Attack, Column, Corruption
 from mmadder.robustness.jobs import Attacker, Job, steps_by_attacker
 
 PGD = Attack('PGD')
@@ -14,6 +14,8 @@ def test_equal_attackers_make_equal_images():
     assert attacker('R', 'detached') == Attacker(once, 'R', detached=True)
     assert attacker('R', 'adaptive') == attacker('R', 'detached')
     assert attacker('eval', 'adaptive') == attacker('eval')
+    noise = Corruption('gaussian_noise', 1)
+    assert attacker('R', attack=noise) == attacker('eval', attack=noise)
     # Whatever mode the images are shown to.
     assert attacker('R', 'eval-made') == attacker('r', 'eval-made') == \
         attacker('eval') == attacker('R', 'benign', share=.5) == \

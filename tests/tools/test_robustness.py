@@ -73,7 +73,26 @@ def test_sweeps_and_merging(small, monkeypatch, capsys):
     assert not (small / 'merged' / 'eps.png').exists()
 
 
+def test_corruptions(small, monkeypatch, capsys):
+    arguments = (small / 'small.py', small / 'small.pth', '--data-root',
+                 small / 'cifar', '--images', 10, '--modes', 'eval', 'max',
+                 '--no-table', '--json', small / 'a.json', '--name', 'toy')
+    run_tool(monkeypatch, *arguments, '--corruptions', 'contrast')
+    run_tool(monkeypatch, *arguments, '--corruptions')
+    lines = capsys.readouterr().out.splitlines()
+    run_tool(monkeypatch, '--merge', small / 'a.json', '--out', small / 'out')
+    table = (small / 'out' / 'corruptions.md').read_text().splitlines()
+    assert table[0].split() == '|  | toy | toy-max |'.split()
+    names = [line.split('|')[1].strip() for line in table[2:]]
+    assert names == [
+        *(f'{name} severity {i}' for name in (
+            'contrast', 'gaussian_noise', 'defocus_blur', 'jpeg_compression')
+          for i in range(1, 6)), 'mean of the corruptions']
+    assert set(table) <= set(lines)
+
+
 @pytest.mark.parametrize('arguments, message', [
+    (('--corruptions', 'rain'), "unknown corruption 'rain', expected one"),
     (('--neighbours', '50'), 'between 0 and 1; got 50.0'),
     (('--adaptive', '0'), 'steps must be at least 1, got 0'),
     (('--eps', '8'), 'eps is in units of pixels'),
@@ -126,6 +145,7 @@ def test_detector_end_to_end(detector, digits, monkeypatch, capsys, tmp_path):
     assert len(table.splitlines()) == 6
     for wrong, message in (
             (('--square', ), 'Square needs the logits of a classifier'),
+            (('--corruptions', ), "MMDetection's Corrupt into the test pipe"),
             (('--neighbours', .5), 'neighbours 50% scores single images'),
             (('--images', 4), '4 images were asked for, the test set has 3'),
             (('--recalibrate', 2), '--recalibrate is for classifiers')):
