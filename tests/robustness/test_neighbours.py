@@ -17,15 +17,20 @@ from mmadder.robustness.neighbours import (
 )
 
 
-@pytest.mark.parametrize('count, share, targets', [
-    (10, .5, [5, 5]), (10, .8, [2] * 5), (10, .99, [1] * 10), (7, .5, [4, 3])])
-def test_each_image_is_a_target_once(count, share, targets):
+@pytest.mark.parametrize('count, share, sizes', [
+    (10, .5, [5, 5]), (10, .8, [2] * 5), (10, .99, [1] * 10), (7, .5, [4, 3]),
+    (10, .2, [8, 2]), (10, .4, [6, 4])])
+def test_each_image_is_a_target_once(count, share, sizes):
+    """And the others, none a target, are the same number every time."""
     parts = split_batch(count, share, seed=3)
-    assert [part.sum() for part in parts] == targets
-    assert torch.stack(parts).sum(0).tolist() == [1] * count
+    targets, others = map(torch.stack, zip(*parts))
+    assert targets.sum(1).tolist() == sizes
+    assert targets.sum(0).tolist() == [1] * count
+    assert others.sum(1).tolist() == [count - sizes[0]] * len(sizes)
+    assert not (targets & others).any()
     again = split_batch(count, share, seed=3)
-    assert all(map(torch.equal, parts, again))
-    assert not torch.equal(parts[0], split_batch(count, share, seed=4)[0])
+    assert all(map(torch.equal, parts[0], again[0]))
+    assert not torch.equal(parts[0][0], split_batch(count, share, 4)[0][0])
 
 
 class AgainstTheMean(nn.Module):
@@ -73,8 +78,10 @@ def test_nothing_reaches_other_images_in_mode_eval():
 
 def test_surround():
     images, adversarial = torch.zeros(5, 1, 2, 2), torch.ones(5, 1, 2, 2)
-    for targets, batch in surround(images, adversarial, .6, seed=1):
-        assert torch.equal(batch.flatten(1).all(1), targets)
+    for targets, batch in surround(images, adversarial, .4, seed=1):
+        attacked = batch.flatten(1).all(1)
+        assert attacked.sum() == 3 and attacked[targets].all()
+        assert torch.equal(attacked, batch.flatten(1).any(1))
 
 
 def test_columns(toy_set):
@@ -98,7 +105,7 @@ def test_columns(toy_set):
     assert rows['R'][neighbours.label]['max_perturbation'] > .1
     adversarial = benign.attack(model, images, labels, 5)
     with robust_inference(model, 'R'):
-        for i, targets in enumerate(split_batch(20, .8, 5)):
+        for targets, _ in split_batch(20, .8, 5):
             batch = images.clone()
             batch[targets] = adversarial[targets]
             right = (model(batch).argmax(1) == labels)[targets]
