@@ -113,7 +113,8 @@ def parse_args():
     parser.add_argument('--sweep', nargs='+', choices=['eps', 'steps'],
                         default=[], help='add PGD with eps from 0.01 to 0.1, '
                         'or with 1 to 50 steps')
-    parser.add_argument('--sweep-images', type=int, help='default: all')
+    parser.add_argument('--sweep-images', type=int, help='images for sweeps '
+                        'and corruptions, default: all')
     cli.add_device_option(parser)
     cli.add_config_options(parser)
     cli.add_trust_option(parser)
@@ -188,7 +189,7 @@ def choose_columns(args, eps):
                                        args.strong_images))
     columns += neighbours_columns(args.neighbours, eps, args.strong_images)
     if args.corruptions is not None:
-        columns += corruption_columns(args.corruptions)
+        columns += corruption_columns(args.corruptions, args.sweep_images)
     if 'eps' in args.sweep:
         columns += eps_sweep(images=args.sweep_images)
     if 'steps' in args.sweep:
