@@ -189,7 +189,8 @@ def choose_columns(args, eps):
                                        args.strong_images))
     columns += neighbours_columns(args.neighbours, eps, args.strong_images)
     if args.corruptions is not None:
-        columns += corruption_columns(args.corruptions, args.sweep_images)
+        columns += [Column(), *corruption_columns(args.corruptions,
+                                                  args.sweep_images)]
     if 'eps' in args.sweep:
         columns += eps_sweep(images=args.sweep_images)
     if 'steps' in args.sweep:

@@ -60,15 +60,14 @@ def corruption_table(runs: Sequence[dict]) -> str:
     Args:
         runs: results of classifiers.
     Returns:
-        One row per corruption and severity, below it the mean over all of
-        these, and a column per network and mode; empty if there are none.
+        One row per corruption and severity, above it clean images, the same
+        ones, below it the mean over all corruptions, and a column per
+        network and mode; empty if there are none.
     """
-    columns = {run['settings']['name'] + SUFFIX[mode]: {
-        label: entry for label, entry in row.items() if label == 'Clean'
-        or entry['column']['note'].startswith('severity')}
-        for run in runs for mode, row in run['rows'].items()}
+    columns = {run['settings']['name'] + SUFFIX[mode]: _corrupted(row)
+               for run in runs for mode, row in run['rows'].items()}
     columns = {name: entries for name, entries in columns.items()
-               if entries.keys() - {'Clean'}}
+               if entries}
     labels = list(dict.fromkeys(
         label for entries in columns.values() for label in entries))
     most = max((entry['images'] for entries in columns.values()
@@ -79,6 +78,18 @@ def corruption_table(runs: Sequence[dict]) -> str:
                     if label != 'Clean']) for entries in columns.values()]
     return tables.markdown_table(('', *columns), [
         *rows, ('mean of the corruptions', *means)]) if columns else ''
+
+
+def _corrupted(row):
+    """Entries of corruptions, behind that of the same images, clean."""
+    entries = {label: entry for label, entry in row.items()
+               if entry['column']['note'].startswith('severity')}
+    if not entries or 'Clean' not in row:
+        return entries
+    batches = max(len(entry['correct']) for entry in entries.values())
+    right = ''.join(row['Clean']['correct'][:batches])
+    return dict(Clean=dict(images=len(right), accuracy=right.count('1')
+                           / len(right)), **entries)
 
 
 def _mean(values):

@@ -72,20 +72,21 @@ def test_the_papers_tables(toy_set, tmp_path):
 
 
 def test_corruptions_are_a_table_of_their_own():
-    def entry(accuracy, note='', images=10):
-        return dict(accuracy=accuracy, images=images, column=dict(note=note))
+    def entry(accuracy, note='', correct=('1' * 10, )):
+        return dict(accuracy=accuracy, images=10 * len(correct),
+                    correct=correct, column=dict(note=note))
 
     run = dict(settings=dict(name='x'), rows={
-        'eval': {'Clean': entry(.9, images=20),
+        'eval': {'Clean': entry(.9, correct=('1100000000', '1' * 10)),
                  'PGD7 steps': entry(.1, 'steps'),
                  'fog severity 1': entry(.5, 'severity 1'),
                  'fog severity 2': entry(.25, 'severity 2')},
-        'R': {'fog severity 1': entry(.4, 'severity 1')},
+        'R': {'fog severity 1': dict(entry(.4, 'severity 1'), images=5)},
         'r': {'Clean': entry(.8)}})
     lines = [cells(line) for line in corruption_table([run]).splitlines()]
     assert lines[0] == ['', 'x', 'x-R']
     assert lines[2:] == [
-        ['Clean', '90.0', ''], ['fog severity 1', '(50.0)', '(40.0)'],
-        ['fog severity 2', '(25.0)', ''],
+        ['Clean', '20.0', ''], ['fog severity 1', '50.0', '(40.0)'],
+        ['fog severity 2', '25.0', ''],
         ['mean of the corruptions', '37.5', '40.0']]
     assert corruption_table([dict(run, rows=dict(r=run['rows']['r']))]) == ''

@@ -85,7 +85,7 @@ def test_corruptions(small, monkeypatch, capsys):
     assert table[0].split() == '|  | toy | toy-max |'.split()
     names = [line.split('|')[1].strip() for line in table[2:]]
     assert names == [
-        *(f'{name} severity {i}' for name in (
+        'Clean', *(f'{name} severity {i}' for name in (
             'contrast', 'gaussian_noise', 'defocus_blur', 'jpeg_compression')
           for i in range(1, 6)), 'mean of the corruptions']
     assert set(table) <= set(lines)
