@@ -88,10 +88,46 @@ MUTANTS = {
         'block.group * s.in_per_group) *\n              s.in_plane()',
         '(int)(((int64_t)at.image * s.in_channels + '
         'block.group * s.in_per_group) * s.in_plane())', 1, None),
+    # -- the epilogue of inference
+    'rows beyond the filters in the mean': (
+        'fused.cuh', 'if (mine.row(i) < rows)\n        sum', 'sum', 1, None),
+    'no barrier before the sums of rows are read': (
+        'fused.cuh', '__syncthreads();', '', 1, 'thread'),
+    'mean over the rows of one warp': (
+        'tile.cuh', 'kThreadsDown = 4 * kWarpsDown', 'kThreadsDown = 4', 1,
+        'address'),
+    'sums of a row tile over those of another': (
+        'fused.cuh', 'done.split * blocks.row_tiles + done.first_row',
+        'done.split + done.first_row', 1, None),
+    'sums of a group in place of another': (
+        'fused.cuh', '(part * s.groups + done.group)', 'part * s.groups', 1,
+        None),
+    'sums of one image for all': (
+        'fused.cuh', 'n * plane + e % plane;', 'e % plane;', 1, None),
+    'a row tile too few in the mean': (
+        'fused.cuh', 'part < blocks.splits * blocks.row_tiles',
+        'part < blocks.splits * blocks.row_tiles - 1', 1, None),
+    'partial results without room for the sums': (
+        'plan.h', '(s.out_numel() +', '(0 * s.out_numel() +', 1, 'address'),
+    'norm of the first filters in every tile': (
+        'fused.cuh', 'const int channel = first_channel + mine.row(i);',
+        'const int channel = mine.row(i);', 1, None),
+    'shortcut left out of what is rectified': (
+        'fused.cuh', 'values.v[e] = end.rectified(values.v[e]);', '', 1,
+        None),
+    'ReLU that swallows NaN': (
+        'shape.h', 'relu && y < 0.f ? 0.f : y', 'relu && !(y > 0.f) ? 0.f : y',
+        1, None),
+    'shortcut at the place in its group': (
+        'elementwise.cuh', 'channel + m, place));', 'channel + m, e));', 1,
+        None),
+    'norm of the first group in every group': (
+        'elementwise.cuh', 'e / plane % s.groups * s.out_per_group;', '0;', 1,
+        None),
     # -- bounds
     'no bound on stored rows': (
-        'tile.cuh', '          if (mine.row(i) < rows)\n            to[',
-        '          to[', 1, 'address'),
+        'tile.cuh', '          if (mine.row(i) < rows)\n            store(',
+        '          store(', 1, 'address'),
     'no bound on stored pixels': (
         'tile.cuh', 'return n < count;', 'return n < count + 1;', 1,
         'address'),

@@ -38,11 +38,15 @@ def compile_emulation(folder, sanitizer=None, csrc=CSRC):
 
 
 class Problem:
-    """One geometry with its tensors, rounded to a dtype."""
+    """One geometry with its tensors, rounded to a dtype.
+
+    With ``fused``, a str that names 'shortcut', 'relu', both or neither, the
+    forward of inference runs instead, in float32.
+    """
 
     def __init__(self, geometry, dtype=torch.float32, form='hardtanh',
                  order='up', multiprocessors=1, seed=0, change=None,
-                 center=False):
+                 center=False, fused=None):
         self.geometry, self.dtype, self.form = geometry, dtype, form
         self.order, self.multiprocessors = order, multiprocessors
         self.seed, self.center = seed, center
@@ -50,11 +54,17 @@ class Problem:
         if change is not None:
             change(*tensors)
         self.input, self.weight, self.grad_output = tensors
+        self.fused = fused
+        generator = torch.Generator().manual_seed(seed + 1)
+        self.norm = torch.randn(3, geometry.out_channels, generator=generator)
+        self.residual = torch.randn(
+            self.grad_output.shape, generator=generator)
 
     def __repr__(self):
         return (f'{self.geometry} {self.dtype} {self.form} {self.order} '
                 f'on {self.multiprocessors} multiprocessors'
-                f'{", centered" if self.center else ""}')
+                f'{", centered" if self.center else ""}'
+                f'{"" if self.fused is None else ", fused: " + self.fused}')
 
     def to_bytes(self):
         n, c, size, m, *pairs, groups = self.geometry
@@ -62,9 +72,12 @@ class Problem:
             DTYPES.index(self.dtype), FORMS.index(self.form),
             self.multiprocessors, ORDERS.index(self.order), self.seed, n, c,
             *size, m, *(x for pair in pairs for x in pair), groups,
-            self.center]
-        tensors = (self.input, self.weight, self.grad_output)
-        return struct.pack('20i', *header) + b''.join(
+            self.center, self.fused is not None,
+            *(word in (self.fused or '') for word in ('shortcut', 'relu'))]
+        tensors = (self.input, self.weight, *(
+            (self.grad_output, ) if self.fused is None
+            else (self.norm, self.residual)))
+        return struct.pack('23i', *header) + b''.join(
             t.double().numpy().tobytes() for t in tensors)
 
 
@@ -72,6 +85,10 @@ class Result:
     """What the kernels made of a problem, in float64."""
 
     def __init__(self, problem, file):
+        if problem.fused is not None:
+            self.fused_plan, = np.fromfile(file, np.float64, 1)
+            self.output = self._tensor(file, problem.grad_output.shape)
+            return
         self.forward_plan, self.input_grad_plan = np.fromfile(
             file, np.float64, 2)
         self.output = self._tensor(file, problem.grad_output.shape)

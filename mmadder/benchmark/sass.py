@@ -23,7 +23,7 @@ LOCAL = ('LDL', 'STL')
 DTYPES = {'f': 'float32', '6__half': 'float16', '13__nv_bfloat16': 'bfloat16'}
 
 _KERNEL = re.compile(
-    r'adder_conv2d_(?P<op>forward|input_grad)_kernel'
+    r'adder_conv2d_(?P<op>forward|fused|input_grad)_kernel'
     r'I(?P<dtype>f|6__half|13__nv_bfloat16)(?P<shared>f|S\d_)?'
     r'(?:NS\d_)?\w*?4TileI(?P<tile>(?:Li\d+E){5})EELb(?P<whole>[01])E'
     r'(?:LNS\d_13InputGradientE(?P<form>[01])E)?')
@@ -46,7 +46,7 @@ def find_cuobjdump() -> str | None:
 
 class TiledKernel(NamedTuple):
     """Which instance of a template a kernel is."""
-    op: str  # 'forward' or 'input_grad'
+    op: str  # 'forward', 'fused' or 'input_grad'
     form: str  # '', 'hardtanh' or 'sign'
     dtype: str
     half_pairs: bool

@@ -22,6 +22,9 @@ TORCH_LIBRARY(mmadder, m) {
       "adder_conv2d_pack_weight(Tensor weight, int groups, "
       "bool shifted=True) -> Tensor");
   m.def(
+      "adder_conv2d_packed_size(int[] weight, int groups, bool codes, "
+      "bool on_gpu) -> int");
+  m.def(
       "adder_conv2d_fused(Tensor input, Tensor weight, Tensor packed_weight, "
       "Tensor mean, Tensor scale, Tensor bias, Tensor? residual, bool relu, "
       "int[2] stride, int[2] padding, int[2] dilation, int groups, "

@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 
 #include <limits>
+#include <optional>
 
 namespace mmadder {
 
@@ -92,6 +93,17 @@ inline void check_center(const Conv2dGeometry& g, bool center) {
       " groups: less their own mean, all outputs would be zero");
 }
 
+// Of a packed weight only channels, kernel and groups count.
+inline Conv2dGeometry weight_geometry(at::IntArrayRef weight, int64_t groups) {
+  TORCH_CHECK_VALUE(
+      weight.size() == 4,
+      "adder_conv2d: weight must be (C_out, C_in / groups, K_h, K_w), got ",
+      weight);
+  return conv2d_geometry(
+      {1, weight[1] * groups, weight[2], weight[3]}, weight, {1, 1}, {0, 0},
+      {1, 1}, groups);
+}
+
 // That a tensor is like input, as the kernels need it.
 inline void check_memory(
     const char* op, const at::Tensor& input, const at::Tensor& other,
@@ -102,6 +114,34 @@ inline void check_memory(
               " is ", other.scalar_type(), ", input ", input.scalar_type());
   TORCH_CHECK(at::isFloatingType(input.scalar_type()), op,
               ": floating-point tensors expected, got ", input.scalar_type());
+}
+
+// That a tensor of the fused operators is float32 on their device.
+inline void check_floats(
+    const char* op, const char* name, const at::Tensor& tensor,
+    at::IntArrayRef sizes, at::Device device = at::kCPU) {
+  TORCH_CHECK(
+      tensor.scalar_type() == at::kFloat && tensor.device() == device, op,
+      ": ", name, " must be float32 on ",
+      device.is_cpu() ? "the CPU" : device.str(), ", got ",
+      tensor.scalar_type(), " on ", tensor.device());
+  TORCH_CHECK_VALUE(tensor.sizes() == sizes, op, ": ", name, " has shape ",
+                    tensor.sizes(), ", expected ", sizes);
+}
+
+// The tensors of a fused epilogue.
+inline void check_epilogue(
+    const char* op, const Conv2dGeometry& g, const at::Tensor& mean,
+    const at::Tensor& scale, const at::Tensor& bias,
+    const std::optional<at::Tensor>& residual, bool center,
+    at::Device device = at::kCPU) {
+  check_center(g, center);
+  check_floats(op, "mean", mean, {g.out_channels}, device);
+  check_floats(op, "scale", scale, {g.out_channels}, device);
+  check_floats(op, "bias", bias, {g.out_channels}, device);
+  if (residual)
+    check_floats(op, "residual", *residual,
+                 {g.batch, g.out_channels, g.out_h, g.out_w}, device);
 }
 
 inline void check_grad_output(

@@ -23,6 +23,7 @@ from mmadder.errors import InputError
 from mmadder.layers import AdderConv2d, find_adders, require_adders
 from mmadder.models.necks.adder_fpn import ShortcutConvModule
 from mmadder.ops import adder_conv2d, pack_weight
+from mmadder.ops.adder_conv2d import KERNEL_DEVICES
 
 # A subclass may have another forward (SEResNet, Res2Net) or a second one
 # (DetectoRS): only these very classes are replaced as a whole.
@@ -49,9 +50,9 @@ def fuse_adder_bn(model: nn.Module) -> nn.Module:
     model's up to rounding (about 1e-6 of their largest).
 
     The copy is for inference: it has no gradients, and ``train()`` raises an
-    error. The model itself stays as it is and can be trained further. On the
-    CPU in float32 the copy runs the fused kernels with cached weights;
-    elsewhere it computes the same step by step.
+    error. The model itself stays as it is and can be trained further. In
+    float32 the copy runs the fused kernels of CPU or GPU with cached weights;
+    in other dtypes it computes the same step by step.
 
     Args:
         model: in evaluation mode, all of it.
@@ -108,7 +109,8 @@ class FusedAdderConv2d(nn.Module):
     def forward(self, input: Tensor,
                 residual: Tensor | None = None) -> Tensor:
         self._require_no_grad(input)
-        if input.device.type == 'cpu' and input.dtype == torch.float32:
+        if (input.device.type in KERNEL_DEVICES
+                and input.dtype == torch.float32):
             if residual is not None:  # of autocast's, half
                 residual = residual.to(input.dtype)
             return self._fast(input, residual)
@@ -122,7 +124,7 @@ class FusedAdderConv2d(nn.Module):
             self.center)
 
     def _packed_weight(self):
-        """The weight as this processor's kernels read it."""
+        """The weight as the kernels of its device read it."""
         if is_exporting():  # for any processor: the graph packs it
             return pack_weight(self.weight, self.geometry[-1])
         if self._packed is None:
@@ -130,7 +132,7 @@ class FusedAdderConv2d(nn.Module):
         return self._packed
 
     def _composed(self, input, weight, factor, residual):
-        """Step by step, on any device; ``factor`` times the distance."""
+        """Step by step, in any dtype; ``factor`` times the distance."""
         output = factor * adder_conv2d(
             input, weight, None, *self.geometry, mode=self.mode,
             center=self.center)

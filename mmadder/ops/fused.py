@@ -1,4 +1,4 @@
-"""Operators of inference on the CPU: fused epilogue, 8-bit codes.
+"""Operators of inference: fused epilogue, and on the CPU 8-bit codes.
 
 ``torch.ops.mmadder.adder_conv2d_fused`` and ``adder_conv2d_int8`` end an
 adder convolution, Y = -sum \\|X - W\\|, with the batch norm, shortcut and
@@ -19,20 +19,28 @@ from .extension import is_built
 
 def pack_weight(weight: Tensor, groups: int = 1,
                 shifted: bool = True) -> Tensor:
-    """Lay a weight out as this processor's kernels read it.
+    """Lay a weight out as the kernels of its device read it.
 
     Args:
-        weight (Tensor): (C_out, C_in / groups, K_h, K_w), on the CPU:
-            float32, or uint8 codes.
+        weight (Tensor): (C_out, C_in / groups, K_h, K_w), float32; on the
+            CPU uint8 codes, too.
         groups (int): of the convolution.
         shifted (bool): less what the weights of an input channel have in
             common, as ``adder_conv2d_fused`` takes them; a plan does not.
+            Without effect on CUDA, where there is the exact form only.
 
     Returns:
-        Tensor: one axis, weight's dtype; of use to this process only.
+        Tensor: one axis, weight's dtype and device; of use to this process
+        only. On CUDA empty where no tile reads it: fewer than 8 filters or 2
+        channels in a group.
     """
     return torch.ops.mmadder.adder_conv2d_pack_weight(
         weight, groups, shifted)
+
+
+def _fake_pack_weight(weight, groups, shifted=True):
+    return weight.new_empty(torch.ops.mmadder.adder_conv2d_packed_size(
+        weight.shape, groups, weight.dtype == torch.uint8, weight.is_cuda))
 
 
 def _fake_fused(input, weight, packed_weight, mean, scale, bias, residual,
@@ -52,5 +60,7 @@ def _fake_output(input, weight, mean, stride, padding, dilation):
 
 
 if is_built():
+    torch.library.register_fake(
+        'mmadder::adder_conv2d_pack_weight', _fake_pack_weight)
     torch.library.register_fake('mmadder::adder_conv2d_fused', _fake_fused)
     torch.library.register_fake('mmadder::adder_conv2d_int8', _fake_int8)

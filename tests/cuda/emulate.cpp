@@ -2,9 +2,10 @@
 // emulation.py, which writes it and compares the results.
 //   emulate PROBLEMS RESULTS
 //   emulate far
-// A problem: 20 int32 (below), then input, weight and grad_output as float64.
-// Its results: one float64 that tells the kernels used, output and
-// grad_input.
+// A problem: 23 int32 (below), then input, weight and grad_output as float64.
+// Its results: two float64 that tell the kernels used, output and grad_input.
+// A fused one has mean, scale, bias and residual instead of grad_output, and
+// as its results the kernels and the output.
 #include <sys/mman.h>
 
 #include "dispatch.h"
@@ -17,7 +18,7 @@ struct Problem {
   int dtype, form, multiprocessors, order, seed;
   int batch, in_channels, in_h, in_w, out_channels, kernel_h, kernel_w;
   int stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups;
-  int center;
+  int center, fused, shortcut, relu;
 
   Shape shape() const {
     // clang-format off
@@ -82,11 +83,45 @@ double describe(const Plan& plan) {
           100000 * (plan.blocks.splits > 1);
 }
 
+size_t weight_numel(const Shape& s) {
+  return (size_t)s.out_channels * s.in_per_group * s.taps();
+}
+
+void run_fused(const Problem& p, FILE* in, FILE* out) {
+  const Shape s = p.shape();
+  Buffer<float> input(s.in_numel()), weight(weight_numel(s));
+  Buffer<float> mean(s.out_channels), scale(s.out_channels);
+  Buffer<float> bias(s.out_channels), residual(s.out_numel());
+  Buffer<float> output(s.out_numel());
+  input.read(in), weight.read(in);
+  mean.read(in), scale.read(in), bias.read(in), residual.read(in);
+  const emulation::Launcher launch;
+  const PackedShape packing = packed_forward(s);
+  Buffer<float> packed(packing.numel(s.groups));
+  if (packed.n > 0)
+    run_pack(launch, s, packing, (const float*)weight.data, packed.data);
+  const Plan plan = plan_fused(s, p.multiprocessors, p.center);
+  Buffer<float> partial(plan.partial_numel);
+  dispatch_fused(
+      launch, plan, s,
+      {input.data,
+       weight.data,
+       packed.data,
+       partial.n ? partial.data : nullptr,
+       output.data,
+       {mean.data, scale.data, bias.data, p.shortcut ? residual.data : nullptr,
+        p.relu != 0, p.center != 0}});
+  const double kernels =
+      describe(plan) + 1000000 * (!plan.direct && plan.partial_numel > 0);
+  std::fwrite(&kernels, sizeof kernels, 1, out);
+  output.write(out);
+}
+
 template <typename T>
 void run(const Problem& p, FILE* in, FILE* out) {
   const Shape s = p.shape();
   Buffer<T> input(s.in_numel());
-  Buffer<T> weight((size_t)s.out_channels * s.in_per_group * s.taps());
+  Buffer<T> weight(weight_numel(s));
   Buffer<T> grad_output(s.out_numel()), output(s.out_numel());
   Buffer<T> grad_input(s.in_numel());
   input.read(in), weight.read(in), grad_output.read(in);
@@ -143,6 +178,7 @@ void run_far(int filters) {
   float* const grad_input = reserve(many.in_numel());
   float* const output = reserve(many.out_numel());
   float* const grad_output = reserve(many.out_numel());
+  float* const fused = reserve(many.out_numel());
   std::normal_distribution<float> normal;
   const auto fill = [&](float* data, int64_t n) {
     std::generate_n(data, n, [&] { return normal(emulation::random_order); });
@@ -151,37 +187,53 @@ void run_far(int filters) {
   float* const x = input + many.in_numel() - kImage;
   float* const g = grad_output + many.out_numel() - one.out_numel();
   fill(x, kImage), fill(g, one.out_numel());
-  std::vector<float> y(one.out_numel()), dx(kImage);
+  std::vector<float> y(one.out_numel()), dx(kImage), z(one.out_numel());
+  const std::vector<float> ones(filters, 1.f);
 
-  const auto check = [&](const Shape& s, const float* x, const float* g,
-                         float* y, float* dx, emulation::Launcher launch) {
-    const Plan forward = plan_forward(s, DType::kFloat, 1, false);
-    const Plan backward = plan_input_grad(s, DType::kFloat, 1);
-    if (forward.direct || backward.direct || forward.blocks.splits > 1 ||
-        forward.packed_bytes > (int64_t)packed.size() * 4)
-      emulation::fail("not the kernels that were meant");
-    launch.most = 3 * forward.blocks.row_tiles;
-    emulation::Launcher pack;
-    const auto both =
-        [&](auto kernel, unsigned blocks, int threads, auto... arguments) {
-          (threads == kThreads ? pack : launch)(
-              kernel, blocks, threads, arguments...);
-        };
-    dispatch_forward<float>(
-        both, forward, s, {x, weight.data(), packed.data(), nullptr, y});
-    dispatch_input_grad<float>(
-        both, backward, s, InputGradient::kHardtanh,
-        {g, x, weight.data(), packed.data(), nullptr, dx});
-  };
-  check(one, x, g, y.data(), dx.data(), {});
-  check(many, input, grad_output, output, grad_input, {});
+  // g serves as shortcut, too.
+  const auto check =
+      [&](const Shape& s, const float* x, const float* g, float* y, float* dx,
+          float* z, emulation::Launcher launch) {
+        const Plan forward = plan_forward(s, DType::kFloat, 1, false);
+        const Plan backward = plan_input_grad(s, DType::kFloat, 1);
+        if (forward.direct || backward.direct || forward.blocks.splits > 1 ||
+            forward.packed_bytes > (int64_t)packed.size() * 4)
+          emulation::fail("not the kernels that were meant");
+        launch.most = 3 * forward.blocks.row_tiles;
+        emulation::Launcher pack;
+        const auto both =
+            [&](auto kernel, unsigned blocks, int threads, auto... arguments) {
+              (threads == kThreads ? pack : launch)(
+                  kernel, blocks, threads, arguments...);
+            };
+        dispatch_forward<float>(
+            both, forward, s, {x, weight.data(), packed.data(), nullptr, y});
+        dispatch_input_grad<float>(
+            both, backward, s, InputGradient::kHardtanh,
+            {g, x, weight.data(), packed.data(), nullptr, dx});
+        run_pack(pack, s, packed_forward(s), (const float*)weight.data(),
+                 packed.data());
+        dispatch_fused(
+            launch, plan_fused(s, 1, true), s,
+            {x,
+             weight.data(),
+             packed.data(),
+             nullptr,
+             z,
+             {ones.data(), ones.data(), ones.data(), g, true, true}});
+      };
+  check(one, x, g, y.data(), dx.data(), z.data(), {});
+  check(many, input, grad_output, output, grad_input, fused, {});
   if (!std::equal(
           y.begin(), y.end(), output + many.out_numel() - one.out_numel()) ||
-      !std::equal(dx.begin(), dx.end(), grad_input + many.in_numel() - kImage))
+      !std::equal(
+          dx.begin(), dx.end(), grad_input + many.in_numel() - kImage) ||
+      !std::equal(z.begin(), z.end(), fused + many.out_numel() - z.size()))
     emulation::fail("offsets beyond 2^31 elements are wrong");
   munmap(input, many.in_numel() * 4), munmap(grad_input, many.in_numel() * 4);
   munmap(output, many.out_numel() * 4);
   munmap(grad_output, many.out_numel() * 4);
+  munmap(fused, many.out_numel() * 4);
 }
 
 }  // namespace
@@ -200,6 +252,10 @@ int main(int argc, char** argv) {
   while (std::fread(&p, sizeof p, 1, in) == 1) {
     emulation::order = (emulation::Order)p.order;
     emulation::random_order.seed(p.seed);
+    if (p.fused) {
+      run_fused(p, in, out);
+      continue;
+    }
     switch ((DType)p.dtype) {
       case DType::kFloat: run<float>(p, in, out); break;
       case DType::kHalf: run<__half>(p, in, out); break;

@@ -17,6 +17,14 @@ from mmadder.ops import reference
 
 # Both kinds of fetching, split depth, groups.
 SHORT = [TILES[0], TILES[1], TILES[2], TILES[4]]
+GROUPS_OF_FEW = Geometry(2, 8, (13, 10), 6, (3, 3), (2, 2), (1, 1), groups=2)
+# Four row tiles, the last with tails; two a group; few channels; whole tiles.
+FUSED = [
+    Geometry(2, 6, (5, 6), 400, (2, 3), (1, 2), (1, 1)),
+    Geometry(1, 32, (6, 6), 320, (3, 3), (1, 1), (1, 1), groups=2),
+    Geometry(2, 9, (5, 4), 36, (2, 2)),
+    Geometry(3, 32, (8, 6), 64, (1, 1)),
+]
 
 
 @pytest.fixture(scope='module')
@@ -49,6 +57,8 @@ def worst_errors(problem, result):
         expected = reference.adder_conv2d(x, w, *g.arguments, center=True)
         filters = distance.unflatten(1, (g.groups, -1))
         distance = (filters + filters.mean(2, keepdim=True)).flatten(1, 2)
+    if problem.fused is not None:
+        return [worst_fused_error(problem, result, expected, distance)]
     expected_grad, _ = reference.adder_conv2d_backward(
         grad, x, w, *g.arguments, problem.form)
     # Sums of |g|: a gradient with every X far below W.
@@ -73,6 +83,22 @@ def worst_errors(problem, result):
         error = (actual - wanted).abs() / allowed
         errors.append(error.nan_to_num(nan=math.inf).max().item())
     return errors
+
+
+def worst_fused_error(problem, result, sums, distance):
+    """The same of the forward of inference: its steps are rounded too."""
+    mean, scale, bias = problem.norm.double()[..., None, None]
+    residual = problem.residual.double() if 'shortcut' in problem.fused else 0
+    expected = (sums - mean) * scale + bias + residual
+    magnitude = ((distance + mean.abs()) * scale.abs() + bias.abs() +
+                 abs(residual))
+    if 'relu' in problem.fused:
+        expected = expected.relu()
+    terms = problem.weight[0].numel()
+    unit = torch.finfo(torch.float32).eps / 2
+    allowed = unit * (4 + 2 * math.sqrt(terms)) * magnitude + 1e-30
+    error = (result.output - expected).abs() / allowed
+    return error.nan_to_num(nan=math.inf).max().item()
 
 
 def assert_right(program, problems, folder):
@@ -121,6 +147,48 @@ def test_centered(compiled, tmp_path, dtype):
         for geometry in GEOMETRIES + TILES for count in (1, 132)
         if geometry.out_channels > geometry.groups]
     assert_right(compiled(), problems, tmp_path)
+
+
+@pytest.mark.parametrize('center', [False, True])
+def test_fused(compiled, tmp_path, center):
+    """All tiles, groups and splits, with norm, shortcut and ReLU."""
+    words = ('', 'relu', 'shortcut', 'shortcut, relu')
+    problems = [
+        Problem(geometry, multiprocessors=count, order='shuffled', seed=i,
+                center=center, fused=words[(i + k) % 4])
+        for i, geometry in enumerate(GEOMETRIES + TILES + FUSED)
+        for k, count in enumerate((1, 132))
+        if geometry.out_channels > geometry.groups or not center]
+    assert_right(compiled(), problems, tmp_path)
+
+
+def test_every_fused_kernel_is_met(compiled, tmp_path):
+    """In one launch and in two, as groups larger than a tile have to be."""
+    problems = [Problem(geometry, multiprocessors=count, center=True, fused='')
+                for geometry in TILES + FUSED for count in (1, 108)]
+    plans = {result.fused_plan for result in emulation.run(
+        compiled(), problems, tmp_path)}
+    fetching = {0, 1000}
+    assert {plan % 100000 for plan in plans} == {
+        rows + f for rows in (32, 64, 128) for f in fetching}
+    # (finished apart, split)
+    assert {(plan >= 1000000, plan // 100000 % 10 == 1) for plan in plans} == {
+        (False, False), (True, False), (True, True)}
+
+
+def test_fused_keeps_nan(compiled, tmp_path):
+    """And centering spreads it over its group, no further."""
+
+    def change(x, w, g):
+        x[0, 0, 0, 1] = math.nan
+
+    for center in (False, True):
+        problem = Problem(
+            Geometry(1, 32, (4, 5), 40, (1, 1), groups=2), change=change,
+            center=center, fused='relu')
+        result, = emulation.run(compiled(), [problem], tmp_path)
+        assert result.output[0, :20, 0, 1].isnan().all()
+        assert result.output.isnan().sum() == 20
 
 
 def test_centered_before_it_is_rounded(compiled, tmp_path):
@@ -263,14 +331,21 @@ def is_noticed(program, folder):
     problems += [Problem(geometry, dtype, multiprocessors=count, center=True)
                  for geometry in SHORT for dtype, count in (
                      (torch.float32, 1), (torch.float16, 108))]
-    problems.append(Problem(TILES[7], change=change))
+    problems += [
+        Problem(geometry, multiprocessors=count, center=center, fused=fused)
+        for geometry in [*SHORT, GROUPS_OF_FEW, *FUSED]
+        for count, center, fused in ((1, True, 'shortcut, relu'),
+                                     (108, True, ''), (1, False, 'relu'))]
+    problems += [Problem(TILES[7], change=change, fused='relu'),
+                 Problem(TILES[7], change=change)]
     try:
         results = emulation.run(program, problems, folder)
         emulation.run_far(program)
     except emulation.Crash:
         return True
-    *results, with_nan = results
-    return (not with_nan.grad_input[0, 0, 0, 0].isnan() or any(
+    *results, fused_nan, with_nan = results
+    return (not with_nan.grad_input[0, 0, 0, 0].isnan()
+            or not fused_nan.output[0, :, 0, 0].isnan().all() or any(
         max(worst_errors(p, r)) > 1 for p, r in zip(problems, results)))
 
 

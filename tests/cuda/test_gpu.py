@@ -6,9 +6,12 @@ import sys
 import pytest
 import torch
 from geometries import GEOMETRIES, TILES, Geometry
+from settling import relative_error, settle
 
+from mmadder.inference import fuse_adder_bn
 from mmadder.layers import AdderConv2d
-from mmadder.ops import adder_conv2d, reference
+from mmadder.models import AdderResNet
+from mmadder.ops import adder_conv2d, pack_weight, reference
 from mmadder.ops.extension import kernel_devices
 
 pytestmark = [
@@ -197,6 +200,136 @@ def test_compiled_layer():
     torch.testing.assert_close(compiled(x), layer(x))
 
 
+# ------------------------------------------------------------- inference --
+
+
+def fused_arguments(geometry, shortcut=True, relu=True):
+    """Random tensors on the CPU; all arguments but the weight's packed one."""
+    x, w, residual = geometry.tensors()
+    generator = torch.Generator().manual_seed(1)
+    norm = torch.randn(3, geometry.out_channels, generator=generator)
+    return [x, w, *norm, residual if shortcut else None, relu]
+
+
+def run_fused(geometry, arguments, center=False):
+    x, w, *rest = (t.cuda() if isinstance(t, torch.Tensor) else t
+                   for t in arguments)
+    return torch.ops.mmadder.adder_conv2d_fused(
+        x, w, pack_weight(w, geometry.groups), *rest, *geometry.arguments,
+        'auto', center)
+
+
+@pytest.mark.parametrize('relu, shortcut', [
+    (False, False), (True, False), (False, True), (True, True)])
+@pytest.mark.parametrize('center', [False, True])
+@pytest.mark.parametrize('geometry', GEOMETRIES + TILES + BIG)
+def test_fused_against_the_reference(geometry, center, shortcut, relu):
+    if center and geometry.out_channels == geometry.groups:
+        pytest.skip('zero once centered')
+    arguments = fused_arguments(geometry, shortcut, relu)
+    x, w, mean, scale, bias = (
+        t.double().view(t.shape if t.dim() == 4 else (-1, 1, 1))
+        for t in arguments[:5])
+    distances = reference.adder_conv2d(x, w, *geometry.arguments)
+    sums = reference.adder_conv2d(
+        x, w, *geometry.arguments, center=True) if center else distances
+    expected = (sums - mean) * scale + bias
+    expected += arguments[5].double() if shortcut else 0
+    expected = expected.relu() if relu else expected
+    y = run_fused(geometry, arguments, center)
+    assert y.dtype == torch.float32
+    assert_near(y, expected, 2 * distances.abs().max() * scale.abs().max() +
+                bias.abs().max() + 5, 1e-6 * max(w[0].numel(), 4)**.5)
+
+
+def launches(function):
+    """Kernels that a second call starts."""
+    function()
+    with torch.profiler.profile(
+            activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        function()
+        torch.cuda.synchronize()
+    cuda = torch.autograd.DeviceType.CUDA
+    return [e.name for e in profile.events() if e.device_type == cuda]
+
+
+@pytest.mark.parametrize('geometry, center, count', [
+    (BIG[3], False, 1), (BIG[3], True, 1),
+    # More filters than a tile has rows.
+    (Geometry(8, 64, (32, 32), 256, (1, 1)), True, 2)])
+def test_fused_is_one_launch(geometry, center, count):
+    arguments = [t.cuda() if isinstance(t, torch.Tensor) else t
+                 for t in fused_arguments(geometry)]
+    packed = pack_weight(arguments[1], geometry.groups)
+    names = launches(lambda: torch.ops.mmadder.adder_conv2d_fused(
+        *arguments[:2], packed, *arguments[2:], *geometry.arguments, 'auto',
+        center))
+    assert len(names) == count, names
+
+
+@pytest.mark.parametrize('center', [False, True])
+def test_fused_residual_anywhere_in_memory(center):
+    """Vectors of four are read, whatever its address and strides are."""
+    arguments = fused_arguments(BIG[3])
+    expected = run_fused(BIG[3], arguments, center)
+    arguments[5] = arguments[5].cuda()
+    for residual in (
+            torch.cat([arguments[5].new_zeros(1), arguments[5].flatten()])[1:]
+            .view_as(arguments[5]),
+            arguments[5].to(memory_format=torch.channels_last)):
+        arguments[5] = residual
+        assert torch.equal(run_fused(BIG[3], arguments, center), expected)
+
+
+@pytest.mark.parametrize('change, message', [
+    ({0: torch.zeros(8, 64, 32, 32, dtype=torch.float16)},
+     'input must be float32 on cuda:0, got Half'),
+    ({2: torch.zeros(5)}, r'mean has shape \[5\], expected \[64\]'),
+    ({3: torch.zeros(64).double()}, 'scale must be float32 on cuda:0'),
+    ({5: torch.zeros(1)}, 'residual has shape'),
+])
+def test_fused_errors(change, message):
+    arguments = fused_arguments(BIG[3])
+    for place, value in change.items():
+        arguments[place] = value
+    with pytest.raises((ValueError, RuntimeError), match=message):
+        run_fused(BIG[3], arguments)
+
+
+def test_fused_errors_of_packed_weight_mode_and_device():
+    x, w, *rest = (t.cuda() if isinstance(t, torch.Tensor) else t
+                   for t in fused_arguments(BIG[3]))
+    fused = torch.ops.mmadder.adder_conv2d_fused
+    packed = pack_weight(w)
+    with pytest.raises(ValueError, match='packed_weight has shape'):
+        fused(x, w, packed[1:], *rest, *BIG[3].arguments, 'auto')
+    with pytest.raises(ValueError, match="mode='max' has no CUDA kernel"):
+        fused(x, w, packed, *rest, *BIG[3].arguments, 'max')
+    with pytest.raises(RuntimeError, match='mean must be float32 on cuda:0, '
+                       'got Float on cpu'):
+        fused(x, w, packed, rest[0].cpu(), *rest[1:], *BIG[3].arguments,
+              'auto')
+    with pytest.raises(RuntimeError, match='weight must be float32 on cuda'):
+        pack_weight(w.to(torch.uint8))
+
+
+@pytest.mark.parametrize('center', [False, True])
+def test_fused_model(center):
+    """The same as the model, and as on the CPU; also compiled."""
+    torch.manual_seed(0)
+    x = torch.rand(2, 3, 64, 64)
+    model = settle(AdderResNet(18, conv_cfg=dict(
+        type='AdderConv2d', weight_norm='AWN', center=center)), x)
+    fused = fuse_adder_bn(model)
+    with torch.no_grad():
+        expected, = fused(x)
+        fused, model = fused.cuda(), model.cuda()
+        compiled = torch.compile(fuse_adder_bn(model), fullgraph=True)
+        for other in (fused, model, compiled):
+            actual, = other(x.cuda())
+            assert relative_error(actual.cpu(), expected.double()) < 1e-3
+
+
 @pytest.mark.slow
 def test_more_than_2_to_the_31_elements():
     if torch.cuda.mem_get_info()[0] < 30e9:
@@ -206,6 +339,19 @@ def test_more_than_2_to_the_31_elements():
     w = torch.randn(8, 16, 3, 3, device='cuda', dtype=torch.float16)
     y = adder_conv2d(many, w)
     assert (y == adder_conv2d(x, w)).all()
+
+
+@pytest.mark.slow
+def test_fused_more_than_2_to_the_31_elements():
+    """Of partial results too, as 136 centered filters need them."""
+    if torch.cuda.mem_get_info()[0] < 45e9:
+        pytest.skip('needs 45 GB of free GPU memory')
+    geometry = Geometry(1, 2, (3, 3), 136, (1, 1))
+    x, w, *norm, residual, relu = fused_arguments(geometry)
+    many = [t.expand(2_000_000, -1, -1, -1) for t in (x, residual)]
+    expected = run_fused(geometry, [x, w, *norm, residual, relu], True)
+    y = run_fused(geometry, [many[0], w, *norm, many[1], relu], True)
+    assert (y == expected).all()
 
 
 @pytest.mark.slow
@@ -219,7 +365,14 @@ def test_compute_sanitizer(tool):
         'for c, m in ((16, 40), (64, 130), (17, 24)):\n'
         '    x = torch.randn(2, c, 9, 9, device="cuda", requires_grad=True)\n'
         '    w = torch.randn(m, c, 3, 3, device="cuda", requires_grad=True)\n'
-        '    adder_conv2d(x, w, padding=1).sum().backward()\n')
+        '    adder_conv2d(x, w, padding=1).sum().backward()\n'
+        '    end = torch.ones(3, m, device="cuda")\n'
+        '    y = torch.zeros(2, m, 9, 9, device="cuda")\n'
+        '    for center in (False, True):\n'
+        '        torch.ops.mmadder.adder_conv2d_fused(\n'
+        '            x, w, torch.ops.mmadder.adder_conv2d_pack_weight(w, 1),\n'
+        '            *end, y, True, (1, 1), (1, 1), (1, 1), 1, "auto", '
+        'center)\n')
     result = subprocess.run(
         [sanitizer, '--tool', tool, '--error-exitcode', '1', sys.executable,
          '-c', script], capture_output=True, text=True)

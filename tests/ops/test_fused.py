@@ -5,6 +5,7 @@ import sys
 import pytest
 import torch
 from geometries import GEOMETRIES, Geometry
+from torch._subclasses import FakeTensorMode
 
 from mmadder.ops import adder_conv2d, pack_weight, reference
 
@@ -127,6 +128,16 @@ def test_opcheck():
     torch.library.opcheck(ops.adder_conv2d_int8, (
         x, codes, pack_weight(codes), 0.1, 3, *norm, None, False,
         *geometry.arguments))
+
+
+@pytest.mark.parametrize('shape, groups, size', [
+    ((130, 16, 3, 3), 1, 160 * 256),  # a depth of 9 + 1 steps, two tiles
+    ((40, 8, 2, 1), 2, 2 * 32 * 32),
+    ((7, 16, 3, 3), 1, 0)])  # no tile reads it
+def test_packed_size_on_a_gpu_is_known_without_one(shape, groups, size):
+    with FakeTensorMode():
+        weight = torch.empty(shape, device='cuda')
+        assert pack_weight(weight, groups).shape == (size, )
 
 
 # ------------------------------------------------------------------ modes --

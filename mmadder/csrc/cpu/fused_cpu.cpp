@@ -6,31 +6,12 @@
 #include <limits>
 #include <optional>
 
+#include "../cuda/shape_of.h"
 #include "drivers.h"
 #include "glue.h"
 
 namespace mmadder {
 namespace {
-
-// Of a packed weight only channels, kernel and groups count.
-Conv2dGeometry weight_geometry(const at::Tensor& weight, int64_t groups) {
-  TORCH_CHECK_VALUE(
-      weight.dim() == 4,
-      "adder_conv2d: weight must be (C_out, C_in / groups, K_h, K_w), got ",
-      weight.sizes());
-  return conv2d_geometry(
-      {1, weight.size(1) * groups, weight.size(2), weight.size(3)},
-      weight.sizes(), {1, 1}, {0, 0}, {1, 1}, groups);
-}
-
-void check_floats(const char* op, const char* name, const at::Tensor& tensor,
-                  at::IntArrayRef sizes) {
-  TORCH_CHECK(tensor.scalar_type() == at::kFloat && tensor.device().is_cpu(),
-              op, ": ", name, " must be float32 on the CPU, got ",
-              tensor.scalar_type(), " on ", tensor.device());
-  TORCH_CHECK_VALUE(tensor.sizes() == sizes, op, ": ", name, " has shape ",
-                    tensor.sizes(), ", expected ", sizes);
-}
 
 // The tensors of an epilogue, checked and dense.
 class EpilogueTensors {
@@ -42,10 +23,7 @@ class EpilogueTensors {
       : mean_(mean.contiguous()),
         scale_(scale.contiguous()),
         bias_(bias.contiguous()) {
-    check_center(g, center);
-    check_floats(op, "mean", mean, {g.out_channels});
-    check_floats(op, "scale", scale, {g.out_channels});
-    check_floats(op, "bias", bias, {g.out_channels});
+    check_epilogue(op, g, mean, scale, bias, residual, center);
     epilogue_ = {
         mean_.const_data_ptr<float>(),
         scale_.const_data_ptr<float>(),
@@ -54,8 +32,6 @@ class EpilogueTensors {
         relu,
         center};
     if (residual) {
-      check_floats(op, "residual", *residual,
-                   {g.batch, g.out_channels, g.out_h, g.out_w});
       residual_ = residual->contiguous();
       epilogue_.residual = residual_.const_data_ptr<float>();
     }
@@ -67,14 +43,14 @@ class EpilogueTensors {
   cpu::Epilogue epilogue_;
 };
 
-at::Tensor empty_packed_weight(
-    const at::Tensor& weight, int64_t groups, bool) {
+// Elements of a packed weight, which this processor's kernels decide, or on a
+// GPU the tiles.
+int64_t adder_conv2d_packed_size(
+    at::IntArrayRef weight, int64_t groups, bool codes, bool on_gpu) {
   const auto g = weight_geometry(weight, groups);
-  return at::empty(
-      {weight.scalar_type() == at::kByte
-           ? cpu::packed_codes_size(g)
-           : cpu::packed_weight_size(g)},
-      weight.options());
+  if (on_gpu)
+    return cuda::packed_forward(cuda::shape_of(g)).numel(g.groups);
+  return codes ? cpu::packed_codes_size(g) : cpu::packed_weight_size(g);
 }
 
 at::Tensor adder_conv2d_pack_weight(
@@ -82,8 +58,10 @@ at::Tensor adder_conv2d_pack_weight(
   const bool codes = weight.scalar_type() == at::kByte;
   if (!codes)
     check_floats("adder_conv2d_pack_weight", "weight", weight, weight.sizes());
-  const auto g = weight_geometry(weight, groups);
-  const auto packed = empty_packed_weight(weight, groups, shifted);
+  const auto g = weight_geometry(weight.sizes(), groups);
+  const auto packed = at::empty(
+      {adder_conv2d_packed_size(weight.sizes(), groups, codes, false)},
+      weight.options());
   const auto w = weight.contiguous();
   if (codes)
     cpu::pack_codes(
@@ -199,9 +177,8 @@ TORCH_LIBRARY_IMPL(mmadder, CPU, m) {
   m.impl("adder_conv2d_int8", adder_conv2d_int8);
 }
 
-// The size depends on this processor's kernels.
-TORCH_LIBRARY_IMPL(mmadder, Meta, m) {
-  m.impl("adder_conv2d_pack_weight", empty_packed_weight);
+TORCH_LIBRARY_IMPL(mmadder, CompositeExplicitAutograd, m) {
+  m.impl("adder_conv2d_packed_size", adder_conv2d_packed_size);
 }
 
 }  // namespace mmadder

@@ -6,8 +6,8 @@
 #include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
-#include "../geometry.h"
 #include "launch.h"
+#include "shape_of.h"
 
 namespace mmadder {
 namespace {
@@ -15,6 +15,7 @@ namespace {
 using cuda::DType;
 using cuda::InputGradient;
 using cuda::Plan;
+using cuda::shape_of;
 
 DType dtype_of(const char* op, const at::Tensor& input) {
   switch (input.scalar_type()) {
@@ -26,18 +27,6 @@ DType dtype_of(const char* op, const at::Tensor& input) {
       TORCH_CHECK(false, op, ": floating-point tensors expected, got ",
                   input.scalar_type());
   }
-}
-
-// All sizes of a checked geometry fit 32 bits.
-cuda::Shape shape_of(const Conv2dGeometry& g) {
-  const auto i = [](int64_t size) { return static_cast<int>(size); };
-  // clang-format off
-  return {i(g.batch), i(g.in_channels), i(g.in_h), i(g.in_w),
-          i(g.out_channels), i(g.out_h), i(g.out_w), i(g.kernel_h),
-          i(g.kernel_w), i(g.stride_h), i(g.stride_w), i(g.pad_h), i(g.pad_w),
-          i(g.dilation_h), i(g.dilation_w), i(g.groups),
-          i(g.in_channels_per_group()), i(g.out_channels_per_group())};
-  // clang-format on
 }
 
 int multiprocessors(at::Device device) {
@@ -61,16 +50,20 @@ struct Scratch {
   }
 };
 
+void check_mode(const char* op, c10::string_view mode) {
+  TORCH_CHECK_VALUE(
+      mode == "auto" || mode == "exact", op, ": mode='", mode,
+      "' has no CUDA kernel, since no bound of its error is proven there; use "
+      "'auto' or 'exact', which are both the exact form");
+}
+
 at::Tensor adder_conv2d_cuda(
     const at::Tensor& input, const at::Tensor& weight, at::IntArrayRef stride,
     at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups,
     c10::string_view mode, c10::string_view input_gradient, bool center) {
   const char* name = "adder_conv2d";
   check_memory(name, input, weight, "weight");
-  TORCH_CHECK_VALUE(
-      mode == "auto" || mode == "exact", name, ": mode='", mode,
-      "' has no CUDA kernel, since no bound of its error is proven there; use "
-      "'auto' or 'exact', which are both the exact form");
+  check_mode(name, mode);
   const auto dtype = dtype_of(name, input);
   const auto g = conv2d_geometry(
       input.sizes(), weight.sizes(), stride, padding, dilation, groups);
@@ -129,10 +122,80 @@ at::Tensor adder_conv2d_input_grad_cuda(
   return grad_input;
 }
 
+at::Tensor adder_conv2d_pack_weight_cuda(
+    const at::Tensor& weight, int64_t groups, bool shifted) {
+  const char* op = "adder_conv2d_pack_weight";
+  check_floats(op, "weight", weight, weight.sizes(), weight.device());
+  const auto shape = shape_of(weight_geometry(weight.sizes(), groups));
+  const c10::cuda::CUDAGuard guard(weight.device());
+  const auto packed =
+      at::empty({cuda::packed_forward(shape).numel(groups)}, weight.options());
+  if (packed.numel() > 0)
+    C10_CUDA_CHECK(cuda::launch_pack(
+        shape, weight.contiguous().const_data_ptr<float>(),
+        packed.mutable_data_ptr<float>(), c10::cuda::getCurrentCUDAStream()));
+  return packed;
+}
+
+// Contiguous, and where vectors of four can be read.
+at::Tensor aligned(const at::Tensor& tensor) {
+  const auto dense = tensor.contiguous();
+  const auto address = reinterpret_cast<uintptr_t>(dense.const_data_ptr());
+  return address % 16 == 0 ? dense : dense.clone();
+}
+
+at::Tensor adder_conv2d_fused_cuda(
+    const at::Tensor& input, const at::Tensor& weight,
+    const at::Tensor& packed_weight, const at::Tensor& mean,
+    const at::Tensor& scale, const at::Tensor& bias,
+    const std::optional<at::Tensor>& residual, bool relu,
+    at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation,
+    int64_t groups, c10::string_view mode, bool center) {
+  const char* op = "adder_conv2d_fused";
+  const auto device = input.device();
+  const auto g = conv2d_geometry(
+      input.sizes(), weight.sizes(), stride, padding, dilation, groups);
+  const auto shape = shape_of(g);
+  check_floats(op, "input", input, input.sizes(), device);
+  check_floats(op, "weight", weight, weight.sizes(), device);
+  check_floats(op, "packed_weight", packed_weight,
+               {cuda::packed_forward(shape).numel(groups)}, device);
+  check_mode(op, mode);
+  check_epilogue(op, g, mean, scale, bias, residual, center, device);
+  const c10::cuda::CUDAGuard guard(device);
+  const auto output =
+      at::empty({g.batch, g.out_channels, g.out_h, g.out_w}, input.options());
+  if (output.numel() == 0)
+    return output;
+  const auto plan = cuda::plan_fused(shape, multiprocessors(device), center);
+  const Scratch scratch(plan, input);
+  const auto x = input.contiguous(), w = weight.contiguous();
+  const auto packed = aligned(packed_weight);
+  const auto m = mean.contiguous(), s = scale.contiguous();
+  const auto b = bias.contiguous();
+  const auto r = residual ? aligned(*residual) : at::Tensor();
+  const cuda::Epilogue end{
+      m.const_data_ptr<float>(),
+      s.const_data_ptr<float>(),
+      b.const_data_ptr<float>(),
+      residual ? r.const_data_ptr<float>() : nullptr,
+      relu,
+      center};
+  C10_CUDA_CHECK(cuda::launch_fused(
+      plan, shape,
+      {x.const_data_ptr<float>(), w.const_data_ptr<float>(),
+       packed.const_data_ptr<float>(), scratch.partial_or_null(),
+       output.mutable_data_ptr<float>(), end},
+      c10::cuda::getCurrentCUDAStream()));
+  return output;
+}
+
 }  // namespace
 
 TORCH_LIBRARY_IMPL(mmadder, CUDA, m) {
   m.impl("adder_conv2d", adder_conv2d_cuda);
+  m.impl("adder_conv2d_pack_weight", adder_conv2d_pack_weight_cuda);
+  m.impl("adder_conv2d_fused", adder_conv2d_fused_cuda);
   m.impl("adder_conv2d_input_grad", adder_conv2d_input_grad_cuda);
 }
 

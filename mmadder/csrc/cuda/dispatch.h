@@ -6,6 +6,7 @@
 
 #include "elementwise.cuh"
 #include "forward.cuh"
+#include "fused.cuh"
 #include "input_grad.cuh"
 #include "plan.h"
 
@@ -42,12 +43,28 @@ inline unsigned blocks_for(int64_t elements) {
   return (unsigned)std::min<int64_t>(ceil_div(elements, kThreads), 1 << 16);
 }
 
-template <typename T, typename Sum, typename Launcher>
+template <typename T, typename Sum, typename Launcher,
+          typename End = NoEpilogue>
 void run_center(const Launcher& launch, const Plan& plan, const Shape& s,
-                const Sum* partial, T* output) {
-  launch(center_kernel<T, Sum>,
+                const Sum* partial, T* output, const End& end = {}) {
+  launch(center_kernel<T, Sum, End>,
          blocks_for((int64_t)s.batch * s.groups * s.out_plane()), kThreads,
-         partial, output, s, plan.blocks.splits);
+         partial, output, s, plan.blocks.splits, end);
+}
+
+template <typename T, typename Output, typename Launcher,
+          typename End = NoEpilogue>
+void run_direct(const Launcher& launch, const Shape& s, const T* input,
+                const T* weight, Output* output, const End& end = {}) {
+  launch(adder_conv2d_forward_direct_kernel<T, Output, End>,
+         blocks_for(s.out_numel()), kThreads, input, weight, output, s, end);
+}
+
+template <typename T, typename Shared, typename Launcher>
+void run_pack(const Launcher& launch, const Shape& s,
+              const PackedShape& packing, const T* weight, Shared* packed) {
+  launch(pack_forward_kernel<T, Shared>, blocks_for(packing.numel(s.groups)),
+         kThreads, weight, packed, s, packing);
 }
 
 template <typename Tile, bool WHOLE_TAPS, typename Shared, typename T,
@@ -55,9 +72,7 @@ template <typename Tile, bool WHOLE_TAPS, typename Shared, typename T,
 void run_forward(const Launcher& launch, const Plan& plan, const Shape& s,
                  const ForwardArguments<T>& a) {
   auto* packed = static_cast<Shared*>(a.packed);
-  launch(pack_forward_kernel<T, Shared>,
-         blocks_for(plan.packed_bytes / sizeof(Shared)), kThreads, a.weight,
-         packed, s, plan.packing);
+  run_pack(launch, s, plan.packing, a.weight, packed);
   launch(adder_conv2d_forward_kernel<T, Shared, Tile, WHOLE_TAPS>,
          (unsigned)plan.block_count, Tile::kThreads, a.input,
          (const Shared*)packed, a.output, a.partial, s, plan.packing,
@@ -100,9 +115,7 @@ void dispatch_forward(const Launcher& launch, const Plan& plan, const Shape& s,
       return run_forward_taps<32, 128, 4, 4>(launch, plan, s, a);
   }
   const auto direct = [&](auto* output) {
-    using Output = std::remove_pointer_t<decltype(output)>;
-    launch(adder_conv2d_forward_direct_kernel<T, Output>,
-           blocks_for(s.out_numel()), kThreads, a.input, a.weight, output, s);
+    run_direct(launch, s, a.input, a.weight, output);
   };
   if constexpr (is_same<T, double>) {
     direct(a.output);
@@ -113,6 +126,46 @@ void dispatch_forward(const Launcher& launch, const Plan& plan, const Shape& s,
     run_center<T>(launch, plan, s, (const float*)a.partial, a.output);
   } else {
     direct(a.output);
+  }
+}
+
+template <typename Tile, bool WHOLE_TAPS, typename Launcher>
+void run_fused(const Launcher& launch, const Plan& plan, const Shape& s,
+               const FusedArguments& a) {
+  launch(adder_conv2d_fused_kernel<float, float, Tile, WHOLE_TAPS>,
+         (unsigned)plan.block_count, Tile::kThreads, a.input, a.packed,
+         a.output, a.partial, s, plan.packing, plan.window,
+         strides_of<float, float, Tile>(plan), plan.blocks, a.end);
+  if (plan.partial_numel > 0)
+    launch(finish_kernel<float>, blocks_for(s.out_numel()), kThreads,
+           (const float*)a.partial, a.output, s, plan.blocks, a.end);
+}
+
+template <int ROWS, int PIXELS, int THREAD_ROWS, int BLOCKS, typename Launcher>
+void run_fused_taps(const Launcher& launch, const Plan& plan, const Shape& s,
+                    const FusedArguments& a) {
+  if (plan.whole_taps)
+    run_fused<Tile<ROWS, PIXELS, kWideDepth, THREAD_ROWS, BLOCKS>, true>(
+        launch, plan, s, a);
+  else
+    run_fused<Tile<ROWS, PIXELS, kDepth, THREAD_ROWS, BLOCKS>, false>(
+        launch, plan, s, a);
+}
+
+template <typename Launcher>
+void dispatch_fused(const Launcher& launch, const Plan& plan, const Shape& s,
+                    const FusedArguments& a) {
+  if (plan.direct && plan.center) {
+    run_direct(launch, s, a.input, a.weight, a.partial);
+    run_center(launch, plan, s, (const float*)a.partial, a.output, a.end);
+  } else if (plan.direct) {
+    run_direct(launch, s, a.input, a.weight, a.output, a.end);
+  } else if (plan.tile.rows == 128) {  // the tiles of kForwardTiles
+    run_fused_taps<128, 64, 8, 3>(launch, plan, s, a);
+  } else if (plan.tile.rows == 64) {
+    run_fused_taps<64, 128, 8, 3>(launch, plan, s, a);
+  } else {
+    run_fused_taps<32, 128, 4, 4>(launch, plan, s, a);
   }
 }
 

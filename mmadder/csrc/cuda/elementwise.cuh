@@ -93,9 +93,9 @@ __global__ void sum_partial_kernel(
 
 // output = the same sum, less its mean over the filters of a group at each
 // pixel. Both may be one memory where there is one split.
-template <typename T, typename Sum>
+template <typename T, typename Sum, typename End>
 __global__ void center_kernel(
-    const Sum* partial, T* output, const Shape s, int splits) {
+    const Sum* partial, T* output, const Shape s, int splits, const End end) {
   constexpr int kRun = 16;  // short sums keep the rounding error small
   const int64_t numel = s.out_numel(), plane = s.out_plane();
   MMADDER_EACH(e, (int64_t)s.batch * s.groups * plane) {
@@ -114,15 +114,18 @@ __global__ void center_kernel(
       total += run;
     }
     const Sum mean = total / s.out_per_group;
-    for (int m = 0; m < s.out_per_group; ++m)
-      output[first + m * plane] = convert<T>(value(m) - mean);
+    const int channel = e / plane % s.groups * s.out_per_group;
+    for (int m = 0; m < s.out_per_group; ++m) {
+      const int64_t place = first + m * plane;
+      output[place] = convert<T>(end(value(m) - mean, channel + m, place));
+    }
   }
 }
 
-template <typename T, typename Output>
+template <typename T, typename Output, typename End>
 __global__ void adder_conv2d_forward_direct_kernel(
     const T* __restrict__ input, const T* __restrict__ weight,
-    Output* __restrict__ output, const Shape s) {
+    Output* __restrict__ output, const Shape s, const End end) {
   using Sum = typename SumType<T>::type;
   MMADDER_EACH(e, s.out_numel()) {  // (n, oc, oh, ow)
     const int ow = e % s.out_w;
@@ -149,7 +152,7 @@ __global__ void adder_conv2d_forward_direct_kernel(
         }
       }
     }
-    output[e] = convert<Output>(sum);
+    output[e] = convert<Output>(end(sum, oc, e));
   }
 }
 

@@ -66,21 +66,17 @@ __device__ __forceinline__ ForwardBlock forward_block(
                             Tile::kPixels)};
 }
 
-// input (N, C_in, H, W), packed by pack_forward_kernel, output (N, C_out,
-// H_out, W_out). With several splits of the depth, partial sums go to
-// partial (splits, N, C_out, H_out, W_out) instead.
-template <typename T, typename Shared, typename Tile, bool WHOLE_TAPS>
-__global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocksPerSm)
-adder_conv2d_forward_kernel(
-    const T* __restrict__ input, const Shared* __restrict__ packed,
-    T* __restrict__ output, float* __restrict__ partial, const Shape s,
-    const PackedShape packing, const Window window, const Strides strides,
-    const Blocks blocks) {
+// Sums a block's share of the distances into result. rows and pixels are two
+// buffers each in shared memory, parked keeps what this returns: in registers
+// it would not leave the loop enough of them.
+template <bool WHOLE_TAPS, typename T, typename Shared, typename Tile>
+__device__ __forceinline__ ForwardBlock sum_distances(
+    float (&result)[Tile::kThreadRows][Tile::kThreadPixels],
+    const ThreadTile<Tile, Shared>& mine, Shared* rows, Shared* pixels,
+    ForwardBlock* parked, const T* input, const Shared* packed, const Shape& s,
+    const PackedShape& packing, const Window& window, const Strides& strides,
+    const Blocks& blocks) {
   constexpr int D = Tile::kDepth;
-  MMADDER_SHARED(Shared, rows, 2 * D * Tile::kRows);
-  MMADDER_SHARED(Shared, pixels, 2 * D * Tile::kPixels);
-  MMADDER_SHARED(ForwardBlock, parked, 1);
-
   const ForwardBlock block = forward_block<Tile>(s, blocks);
   if (threadIdx.x == 0)
     parked[0] = block;
@@ -101,8 +97,6 @@ adder_conv2d_forward_kernel(
       at.row * s.stride_h - s.pad_h, at.col * s.stride_w - s.pad_w,
       tile_begin);
 
-  const ThreadTile<Tile, Shared> mine(threadIdx.x);
-  float result[Tile::kThreadRows][Tile::kThreadPixels];
   MMADDER_UNROLL for (int i = 0; i < Tile::kThreadRows; ++i)
     MMADDER_UNROLL for (int j = 0; j < Tile::kThreadPixels; ++j)
       result[i][j] = 0.f;
@@ -119,9 +113,27 @@ adder_conv2d_forward_kernel(
     __syncthreads();
     current ^= 1;
   }
+  return parked[0];
+}
 
-  // Kept in registers, these would not leave the loop enough of them.
-  const ForwardBlock done = parked[0];
+// input (N, C_in, H, W), packed by pack_forward_kernel, output (N, C_out,
+// H_out, W_out). With several splits of the depth, partial sums go to
+// partial (splits, N, C_out, H_out, W_out) instead.
+template <typename T, typename Shared, typename Tile, bool WHOLE_TAPS>
+__global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocksPerSm)
+adder_conv2d_forward_kernel(
+    const T* __restrict__ input, const Shared* __restrict__ packed,
+    T* __restrict__ output, float* __restrict__ partial, const Shape s,
+    const PackedShape packing, const Window window, const Strides strides,
+    const Blocks blocks) {
+  MMADDER_SHARED(Shared, rows, 2 * Tile::kDepth * Tile::kRows);
+  MMADDER_SHARED(Shared, pixels, 2 * Tile::kDepth * Tile::kPixels);
+  MMADDER_SHARED(ForwardBlock, parked, 1);
+  const ThreadTile<Tile, Shared> mine(threadIdx.x);
+  float result[Tile::kThreadRows][Tile::kThreadPixels];
+  const ForwardBlock done = sum_distances<WHOLE_TAPS>(
+      result, mine, rows, pixels, parked, input, packed, s, packing, window,
+      strides, blocks);
   const auto write = [&](auto* out) {
     write_tile(result, mine, done.pixels, out, s.out_plane(), s.out_channels,
                done.group * s.out_per_group + done.first_row,

@@ -21,5 +21,14 @@ cudaError_t launch_input_grad(
     const void* grad_output, const void* input, const void* weight,
     void* packed, float* partial, void* grad_input, cudaStream_t stream);
 
+// A float32 weight to the layout of packed_forward(shape), which has some.
+cudaError_t launch_pack(
+    const Shape& shape, const float* weight, float* packed,
+    cudaStream_t stream);
+
+cudaError_t launch_fused(
+    const Plan& plan, const Shape& shape, const FusedArguments& arguments,
+    cudaStream_t stream);
+
 }  // namespace cuda
 }  // namespace mmadder

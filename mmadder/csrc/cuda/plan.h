@@ -38,21 +38,27 @@ struct Plan {
 namespace detail {
 
 inline constexpr int64_t kIntLimit = std::numeric_limits<int>::max();
+inline constexpr int64_t kBorder = 256;  // a tile has fewer pixels and depth
+
+// Whether the weight is one that the tiles of the forward read packed.
+inline bool packs(const Shape& s) {
+  return s.out_per_group >= 8 && s.in_per_group >= 2 && s.taps() < kIntLimit &&
+      s.taps() * s.in_per_group < kIntLimit - kBorder;
+}
 
 // Whether a tile's 32-bit coordinates reach all of it.
 inline bool fits_tiles(const Shape& s) {
-  constexpr int64_t border = 256;  // more than a tile has pixels or depth
   const auto extent =
       [](int64_t size, int64_t pad, int64_t kernel, int64_t dilation) {
         return size + 2 * pad + kernel * dilation;
       };
-  return s.in_plane() < kIntLimit - border &&
-      s.out_plane() < kIntLimit - border &&
+  return s.in_plane() < kIntLimit - kBorder &&
+      s.out_plane() < kIntLimit - kBorder &&
       extent(s.in_h, s.pad_h, s.kernel_h, s.dilation_h) < kIntLimit &&
       extent(s.in_w, s.pad_w, s.kernel_w, s.dilation_w) < kIntLimit &&
       s.taps() < kIntLimit &&
       s.taps() * std::max(s.in_per_group, s.out_per_group) <
-      kIntLimit - border;
+      kIntLimit - kBorder;
 }
 
 // The number of parts of the depth that takes least time by this count of
@@ -113,14 +119,24 @@ inline PackedShape packed_shape(
 
 }  // namespace detail
 
+// Of a packed weight; empty where no tile reads it. The weight and groups
+// alone decide, so that it can be packed before an input is known.
+inline PackedShape packed_forward(const Shape& s) {
+  if (!detail::packs(s))
+    return {1, 1, 0, 0};
+  return detail::packed_shape(
+      1, 1, (int)s.taps() * s.in_per_group, s.out_per_group,
+      detail::smallest_tile(kForwardTiles, s.out_per_group));
+}
+
 // sms: multiprocessors of the device. Equal numbers give equal bits. A
 // centered output is computed from partial results, one split's at least;
 // those of float64 lie in the output itself.
 inline Plan plan_forward(const Shape& s, DType dtype, int sms, bool center) {
   Plan plan{};
   plan.center = center;
-  plan.direct = dtype == DType::kDouble || s.out_per_group < 8 ||
-      s.in_per_group < 2 || !detail::fits_tiles(s);
+  plan.direct =
+      dtype == DType::kDouble || !detail::packs(s) || !detail::fits_tiles(s);
   if (plan.direct) {
     plan.blocks.splits = 1;
     if (center && dtype != DType::kDouble)
@@ -135,9 +151,8 @@ inline Plan plan_forward(const Shape& s, DType dtype, int sms, bool center) {
   plan.whole_taps =
       detail::whole_taps(s, s.in_per_group, wide ? kWideDepth : kDepth);
   const int depth = (int)s.taps() * s.in_per_group;
-  plan.packing = detail::packed_shape(1, 1, depth, s.out_per_group, plan.tile);
-  plan.packed_bytes = (int64_t)s.groups * plan.packing.depth *
-      plan.packing.pitch * (plan.half_pairs ? 2 : 4);
+  plan.packing = packed_forward(s);
+  plan.packed_bytes = plan.packing.numel(s.groups) * (plan.half_pairs ? 2 : 4);
   // clang-format off
   plan.window = {s.in_per_group, 0, 0, s.dilation_h, s.dilation_w,
                  s.in_h, s.in_w, (unsigned)s.in_plane()};
@@ -150,6 +165,21 @@ inline Plan plan_forward(const Shape& s, DType dtype, int sms, bool center) {
     plan.blocks.splits = 1;
   if (center && plan.blocks.splits == 1)
     plan.partial_numel = s.out_numel();
+  return plan;
+}
+
+// Of float32, with an Epilogue; the weight is packed before.
+inline Plan plan_fused(const Shape& s, int sms, bool center) {
+  Plan plan = plan_forward(s, DType::kFloat, sms, false);
+  plan.center = center;
+  plan.packed_bytes = 0;
+  const Blocks& blocks = plan.blocks;
+  if (center && plan.direct)
+    plan.partial_numel = s.out_numel();
+  else if (center && blocks.splits * blocks.row_tiles > 1)
+    plan.partial_numel = blocks.splits *
+        (s.out_numel() +
+         s.out_plane() * s.batch * s.groups * blocks.row_tiles);
   return plan;
 }
 
@@ -171,8 +201,7 @@ inline Plan plan_input_grad(const Shape& s, DType dtype, int sms) {
   plan.packing = detail::packed_shape(
       classes_h, classes_w, depth, s.in_per_group, plan.tile);
   const int parts = s.groups * plan.packing.classes();
-  plan.packed_bytes =
-      (int64_t)parts * plan.packing.depth * plan.packing.pitch * 4;
+  plan.packed_bytes = plan.packing.numel(s.groups) * 4;
   // clang-format off
   plan.window = {s.out_per_group, 0, 0, -h.out_step, -w.out_step,
                  s.out_h, s.out_w, (unsigned)s.out_plane()};
@@ -184,6 +213,17 @@ inline Plan plan_input_grad(const Shape& s, DType dtype, int sms) {
       plan, s.in_per_group, pixels, parts, depth, s.in_numel(), sms);
   return plan;
 }
+
+// Device pointers of a fused call: packed by launch_pack, residual and packed
+// aligned to 16 bytes, partial the plan's or null.
+struct FusedArguments {
+  const float* input;
+  const float* weight;
+  const float* packed;
+  float* partial;
+  float* output;
+  Epilogue end;
+};
 
 }  // namespace cuda
 }  // namespace mmadder

@@ -1,4 +1,4 @@
-// Sizes that host and kernels share; no torch headers, nvcc sees this file.
+// What host and kernels share; no torch headers, nvcc sees this file.
 #pragma once
 
 #include <cstdint>
@@ -40,6 +40,34 @@ struct Shape {
   }
 };
 
+// What inference makes of a sum: relu((sum - mean) * scale + bias + residual),
+// of the centered sum with center. mean, scale and bias: (C_out,); residual:
+// like the output, or null. A functor of the sum, its channel and its place.
+struct Epilogue {
+  const float* mean;
+  const float* scale;
+  const float* bias;
+  const float* residual;
+  bool relu, center;
+
+  MMADDER_HOST_DEVICE float rectified(float y) const {
+    return relu && y < 0.f ? 0.f : y;  // NaN stays
+  }
+  MMADDER_HOST_DEVICE float operator()(
+      float sum, int channel, int64_t place) const {
+    const float y = (sum - mean[channel]) * scale[channel] + bias[channel];
+    return rectified(residual ? y + residual[place] : y);
+  }
+};
+
+// Its place in other kernels.
+struct NoEpilogue {
+  template <typename Sum>
+  MMADDER_HOST_DEVICE Sum operator()(Sum sum, int, int64_t) const {
+    return sum;
+  }
+};
+
 MMADDER_HOST_DEVICE int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
@@ -74,6 +102,9 @@ struct PackedShape {
   unsigned pitch;
 
   MMADDER_HOST_DEVICE int classes() const { return classes_h * classes_w; }
+  MMADDER_HOST_DEVICE int64_t numel(int64_t groups) const {
+    return groups * classes() * depth * pitch;
+  }
 };
 
 // How the taps of a pixel walk over the summed image. Jumps lead from one

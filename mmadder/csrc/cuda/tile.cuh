@@ -26,6 +26,7 @@ struct ThreadTile {
   static constexpr int kWarpRows = 4 * Tile::kThreadRows;
   static constexpr int kWarpPixels = 8 * Tile::kThreadPixels;
   static constexpr int kWarpsDown = Tile::kRows / kWarpRows;
+  static constexpr int kThreadsDown = 4 * kWarpsDown;
   static_assert(
       Tile::kRows % kWarpRows == 0 && Tile::kPixels % kWarpPixels == 0 &&
           Tile::kThreadRows % C == 0 && Tile::kThreadPixels % C == 0,
@@ -37,6 +38,10 @@ struct ThreadTile {
     const int warp = thread / 32, lane = thread % 32;
     first_row = warp % kWarpsDown * kWarpRows + lane / 8 * C;
     first_pixel = warp / kWarpsDown * kWarpPixels + lane % 8 * C;
+  }
+  // This thread among those that share its pixels, of kThreadsDown.
+  __device__ __forceinline__ int place_down() const {
+    return first_row / kWarpRows * 4 + first_row % kWarpRows / C;
   }
   __device__ __forceinline__ int row(int i) const {
     return first_row + i / C * (4 * C) + i % C;
@@ -117,12 +122,23 @@ struct BlockIndex {
   }
 };
 
-// Writes a thread's results to out (images, channels, rows, columns).
-template <typename Tile, typename Shared, typename Out>
+struct PlainStore {
+  template <typename Out, int N>
+  __device__ __forceinline__ void operator()(
+      Out* to, const Vector<Out, N>& values) const {
+    *reinterpret_cast<Vector<Out, N>*>(to) = values;
+  }
+};
+
+// Writes a thread's results to out (images, channels, rows, columns), by
+// store(address, Vector of one or four).
+template <typename Tile, typename Shared, typename Out,
+          typename Store = PlainStore>
 __device__ __forceinline__ void write_tile(
     const float (&result)[Tile::kThreadRows][Tile::kThreadPixels],
     const ThreadTile<Tile, Shared>& mine, const BlockPixels& pixels, Out* out,
-    int64_t plane, int channels, int first_channel, int rows) {
+    int64_t plane, int channels, int first_channel, int rows,
+    const Store& store = {}) {
   const Grid& grid = pixels.grid;
   // Four pixels of a row chunk then stay inside one image, and are aligned.
   const bool whole = grid.plane() % 4 == 0 && grid.row_stride == 1 &&
@@ -137,7 +153,7 @@ __device__ __forceinline__ void write_tile(
         MMADDER_UNROLL for (int e = 0; e < 4; ++e)
           four.v[e] = convert<Out>(result[i][4 * q + e]);
         if (mine.row(i) < rows)
-          *reinterpret_cast<Vector<Out, 4>*>(to + mine.row(i) * plane) = four;
+          store(to + mine.row(i) * plane, four);
       }
     } else if (!whole) {
       MMADDER_UNROLL for (int j = 4 * q; j < 4 * q + 4; ++j) {
@@ -149,7 +165,8 @@ __device__ __forceinline__ void write_tile(
             at.row * grid.image_w + at.col;
         MMADDER_UNROLL for (int i = 0; i < Tile::kThreadRows; ++i)
           if (mine.row(i) < rows)
-            to[mine.row(i) * plane] = convert<Out>(result[i][j]);
+            store(to + mine.row(i) * plane,
+                  Vector<Out, 1>{convert<Out>(result[i][j])});
       }
     }
   }
