@@ -128,8 +128,8 @@ class _LocalGradientScaling(torch.autograd.Function):
         norm = _norm(gradient)
         rms = _loss_scale * ctx.eta
         scale = rms * math.sqrt(gradient.numel()) / norm.clamp(min=EPS)
-        scale = scale.masked_fill(norm.isinf(), math.nan)
-        scaled = gradient * scale.to(gradient.dtype)
+        # Zero times an infinite norm is NaN: few launches on a GPU.
+        scaled = gradient * scale.add(norm, alpha=0)
         return scaled.to(grad_weight.dtype), None
 
 
