@@ -54,6 +54,8 @@ LISTED = [
     (r'docs/cuda.md', 'python -m pytest', 'these tests themselves'),
     (r'docs/(cuda|scaling).md', 'python tools/analysis/report_sass.py',
      'needs a build with CUDA; tests/cuda reads the same figures'),
+    (r'docs/cuda.md', 'python tools/analysis/count_launches.py',
+     'tests/tools/test_count_launches.py runs it'),
     (r'docs/scaling.md', 'python tools/analysis/fill_scaling.py',
      'writes that page; tests/tools/test_fill_scaling.py runs it on a copy'),
 ]
