@@ -25,6 +25,14 @@ EMPTY = ('empty', 'empty_like', 'new_empty', 'new_empty_strided',
          'empty_strided')
 
 
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument('--names', action='store_true',
+                        help="of one layer's local gradient scaling")
+    return parser.parse_args()
+
+
 class Launches(TorchDispatchMode):
     """Counts operators on the meta device, by name."""
 
@@ -75,11 +83,7 @@ def scaling_names():
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument('--names', action='store_true',
-                        help='of one layer\'s local gradient scaling')
-    if parser.parse_args().names:
+    if parse_args().names:
         for name, number in scaling_names().most_common():
             print(f'{number:4} {name}')
         return
