@@ -6,7 +6,7 @@ Linux with its sanitizer libraries; Python itself is not instrumented, so
 leaks are not looked for.
 
 Example:
-    python tools/test_sanitized.py                # operators, slow tests too
+    python tools/test_sanitized.py                # tests/ops, slow ones too
     python tools/test_sanitized.py tests/ops -k nan
 """
 import os
@@ -28,8 +28,7 @@ FLAGS = ('-fsanitize=address,undefined -fno-sanitize-recover=undefined '
 PYTEST = ['-q', '--capture=sys', '--durations=5', '-p', 'no:cacheprovider',
           '--hypothesis-profile=few']
 # What builds, disassembles or emulates stays out.
-TESTS = ['tests/ops', 'tests/integer/test_native.py',
-         '-m', 'slow or not slow', '-k',
+TESTS = ['tests/ops', '-m', 'slow or not slow', '-k',
          'not units_share and not extended_instructions and not qemu and not '
          'stray']
 # How a sanitized process ends where another one gets std::bad_alloc.
