@@ -79,7 +79,7 @@ def test_every_kind_of_file_behind_the_same_call(crops, digits, picture,
 def test_mmpretrain_loads_what_is_shipped(picture):
     name = 'ann-awn-centered-resnet20_1xb256_cifar10.py'
     config = shipped('configs') / 'cifar10' / name
-    checkpoint, = shipped(WEIGHTS).glob('*cifar10.pth')
+    checkpoint, = shipped(WEIGHTS).glob('ann-awn-centered*.pth')
     with open(os.devnull, 'w') as nowhere, \
             contextlib.redirect_stdout(nowhere):
         inferencer = ImageClassificationInferencer(
