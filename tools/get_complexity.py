@@ -9,7 +9,6 @@ integers, a file of tools/export_integer.py: operations by their width, bytes
 of weights and of maps.
 """
 import argparse
-from pathlib import Path
 
 from mmadder import cli
 from mmadder.analysis.complexity import (
@@ -22,6 +21,7 @@ from mmadder.analysis.integer_complexity import (
     table_of_integers,
 )
 from mmadder.errors import InputError
+from mmadder.export import is_integer
 from mmadder.files import write_json
 from mmadder.integer import IntegerNetwork
 from mmadder.models import build_model
@@ -46,7 +46,7 @@ def main():
     args = parse_args()
     if args.shape and min(args.shape) < 1:
         raise InputError(f'--shape must be positive, got {args.shape}')
-    if Path(args.config).suffix == '.npz':
+    if is_integer(args.config):
         counts = count_file(args)
         print_integers(counts)
     else:
@@ -69,9 +69,6 @@ def count_file(args):
     if shape is None:
         raise InputError('this network of integers takes pictures of any '
                          'size: give one as --shape HEIGHT WIDTH')
-    if network.size is not None and list(shape) != list(network.size):
-        raise InputError(f'--shape is {args.shape}, this network of integers '
-                         f'takes pictures of {network.size} (h, w) only')
     return count_integers(network, shape)
 
 

@@ -14,9 +14,13 @@ from typing import Any
 from mmadder.integer import IntegerNetwork
 from mmadder.integer.costs import map_memory, multiplications, needed_steps
 
-# Picojoules in 45 nm: Horowitz, "Computing's energy problem", ISSCC 2014. He
-# gives 8 and 32 bits; an adder of fewer is taken in proportion to its width.
-ENERGY_PJ = dict(code_multiplications=.2, code_additions=.03 / 8,
+from . import complexity
+
+INT8 = complexity.ENERGY_PJ['int8']
+# Picojoules, of the same source: of codes an addition per bit, since an adder
+# of fewer than 8 is taken in proportion to its width; of int32.
+ENERGY_PJ = dict(code_multiplications=INT8['multiplication'],
+                 code_additions=INT8['addition'] / 8,
                  multiplications=3.1, additions=.1)
 COLUMNS = dict(
     bits='bits', code_multiplications='x codes', code_additions='+ codes',

@@ -94,10 +94,6 @@ def _size(network, size):
                              'size, a C program of one: give its size')
         size = network.size
     size = tuple(map(int, size))
-    if network.size is not None and size != tuple(network.size):
-        raise InputError(
-            f'size is {size} (h, w), this integer network takes pictures of '
-            f'{tuple(network.size)} only')
     if len(size) != 2 or min(size) < 1 or max(size) > 2**15:
         raise InputError(
             f'size must be two numbers from 1 to {2**15}, got {size}')

@@ -120,8 +120,13 @@ class IntegerNetwork:
         """{map: (H, W)} for a picture's size.
 
         Raises:
-            InputError: a window does not fit, or maps do not meet.
+            InputError: the network takes pictures of another size, a window
+                does not fit, or maps do not meet.
         """
+        if self.size is not None and list(size) != list(self.size):
+            raise InputError(
+                f'size is {tuple(size)} (h, w), this integer network takes '
+                f'pictures of {tuple(self.size)} only')
         found = {self.image: tuple(size)}
         for step in self.steps:
             found[step['output']] = self._output_size(step, found)

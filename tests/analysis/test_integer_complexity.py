@@ -87,3 +87,11 @@ def test_tool(call_tool, tmp_path, capsys):
     call_tool('get_complexity.py', tmp_path / 'a.npz', '--cfg-options', 'a=1',
               code=2)
     assert 'leave them out' in capsys.readouterr().err
+
+
+def test_another_size():
+    made = network()
+    made.size = [12, 16]
+    assert count_integers(made, (12, 16))['input_shape'] == [12, 16]
+    with pytest.raises(InputError, match=r'takes pictures of \(12, 16\) only'):
+        count_integers(made, (16, 12))
