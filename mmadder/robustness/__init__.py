@@ -9,9 +9,11 @@ from .checks import (
     check_detector,
     check_features,
     check_model,
+    check_paths,
     check_results,
     check_row,
     check_sweep,
+    count_path,
 )
 from .classification import Evaluation
 from .columns import (
@@ -39,8 +41,9 @@ __all__ = [
     'Pictures', 'PixelClassifier', 'PixelDetector', 'RobustInferenceHook',
     'RobustInferenceWarning', 'adaptive_column', 'attacker_columns',
     'check_budget', 'check_detector', 'check_features', 'check_model',
-    'check_results', 'check_row', 'check_sweep', 'corruption_columns',
-    'corruption_table', 'eps_sweep', 'load_pixels', 'markdown_table',
-    'neighbours_columns', 'norm_inputs', 'recalibrate', 'robust_inference',
-    'steps_sweep', 'table_columns', 'write_merged'
+    'check_paths', 'check_results', 'check_row', 'check_sweep',
+    'corruption_columns', 'corruption_table', 'count_path',
+    'eps_sweep', 'load_pixels', 'markdown_table', 'neighbours_columns',
+    'norm_inputs', 'recalibrate', 'robust_inference', 'steps_sweep',
+    'table_columns', 'write_merged'
 ]

@@ -118,13 +118,17 @@ class Attack:
         return self.prefixes(model, images, labels, (), seed)[self.steps]
 
     def prefixes(self, model: nn.Module, images: Tensor, labels: Tensor,
-                 steps: Iterable[int], seed: int = 0) -> dict[int, Tensor]:
+                 steps: Iterable[int], seed: int = 0,
+                 path: list[Tensor] | None = None) -> dict[int, Tensor]:
         """Return what attacks of fewer steps would, from one run.
 
         Args:
             model, images, labels, seed: as above.
             steps: numbers of steps, from 1, below ``self.steps``; none
                 unless the attack is :attr:`iterated`.
+            path: gets, of an iterated attack, the logits (N, classes) of the
+                images after 0, 1, ... steps, whole batches each. For the
+                last ones the model is asked once more.
         Returns:
             Number of steps, ``self.steps`` among them, to adversarial images.
         """
@@ -134,6 +138,8 @@ class Attack:
         if not steps <= set(range(1, self.steps)):
             raise InputError('steps of shorter attacks must be from 1 to '
                              f'{self.steps - 1}, got {sorted(steps)}')
+        if not self.iterated:
+            path = None
         require_pixels(images)
         if len(labels) != len(images):
             raise InputError(f'labels must be {len(images)} numbers, got '
@@ -142,10 +148,13 @@ class Attack:
             return {count: images.clone() for count in {*steps, self.steps}}
         with prepared(model, seed):
             run = self._build(model, images, labels, seed)
-            with watched(model, labels, steps) as found, \
+            with watched(model, labels, steps, path) as found, \
                     never_zero(model) if self.name == 'MIM' else \
                     contextlib.nullcontext():
                 found[self.steps] = run(images, labels).detach()
+                if path is not None:
+                    with torch.no_grad():
+                        model(found[self.steps])
         for adversarial in found.values():
             check_budget(images, adversarial,
                          self.eps if self.projected else 1., self.label)
@@ -201,12 +210,13 @@ def auto_attack(model, eps, steps, classes, seed):
 
 
 @contextlib.contextmanager
-def watched(model, labels, steps):
+def watched(model, labels, steps, path):
     """Check the logits that a model gives first; keep some of its inputs.
 
     Args:
         steps (set[int]): which inputs, counted from 0: of an iterated attack
             they are the images after so many steps.
+        path (list[Tensor] | None): gets all logits.
     Yields:
         dict[int, Tensor]: to be filled.
     """
@@ -219,6 +229,8 @@ def watched(model, labels, steps):
             require_logits(module, output, labels)
         if call in steps:
             kept[call] = inputs[0].detach()
+        if path is not None:
+            path.append(output.detach())
 
     handle = model.register_forward_hook(watch)
     try:

@@ -1,7 +1,8 @@
 """Signs that a robust accuracy cannot be trusted.
 
-After the checks of AutoAttack (github.com/fra31/auto-attack, checks.py) and
-"Obfuscated Gradients Give a False Sense of Security" (arXiv:1802.00420).
+After the checks of AutoAttack (github.com/fra31/auto-attack, checks.py),
+"Obfuscated Gradients Give a False Sense of Security" (arXiv:1802.00420) and
+"Indicators of Attack Failure" (arXiv:2106.09947).
 """
 
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ if TYPE_CHECKING:  # a circle
 
 MARGIN = 0.01  # accuracy; smaller differences are not remarked on
 RUNAWAY = 4  # times what was tracked, or a part of it
+LATE = 5  # the last steps of an attack are a fifth of them
+GROWING = 0.05  # of the whole growth of a loss, in the last steps
 WHITE_BOX = ('FGSM', 'BIM', 'PGD', 'MIM', 'RFGSM')
 # Endings of columns by attackers who do not use the model's gradient.
 BLIND = (' transfer', ' eval-made')
@@ -182,6 +185,66 @@ def _check_adaptive(accuracies, names, white):
         for name, value in accuracies.items()
         if name in names and name.endswith(' adaptive')
         and strongest is not None and value > others[strongest]]
+
+
+def count_path(path: Sequence[Tensor], labels: Tensor) -> dict[str, int]:
+    """Look along the way of an iterated attack.
+
+    Args:
+        path: logits (N, classes) of the images after 0, 1, ... steps, each of
+            the whole batch as it was then.
+        labels: (N,).
+    Returns:
+        'images', N; 'resisting', those classified right in the end; and of
+        these 'silent', misclassified before, if only at the start, and
+        'growing', whose largest loss so far gained more than 5% of its whole
+        growth in the last fifth of the steps (one at least). In the paper it
+        is the last ten steps, which an attack of seven lacks.
+    """
+    logits = torch.stack(tuple(path)).double()
+    right = logits.argmax(2) == labels
+    losses = torch.stack([
+        functional.cross_entropy(step, labels, reduction='none')
+        for step in logits]).cummax(0).values
+    late = max(1, (len(losses) - 1) // LATE)
+    growing = losses[-1] - losses[-1 - late] > GROWING * (
+        losses[-1] - losses[0])
+    return dict(images=len(labels), **{
+        name: int((right[-1] & flags).sum()) for name, flags in dict(
+            resisting=right[-1], silent=~right.all(0),
+            growing=growing).items()})
+
+
+def check_paths(row: dict[str, dict]) -> list[str]:
+    """Check that attacks return their worst images, and came to an end.
+
+    Args:
+        row: label to entry, as for :func:`check_row`; those without 'path'
+            and points of sweeps are left out.
+    Returns:
+        Warnings.
+    """
+    paths = {label: entry['path'] for label, entry in row.items()
+             if 'path' in entry and not entry['column']['note']}
+
+    def counts(name):
+        return ', '.join(
+            f'{path[name]} of {path["resisting"]} under {label}'
+            for label, path in paths.items()
+            if path[name] > MARGIN * path['images'])
+
+    found = []
+    if silent := counts('silent'):
+        found.append(
+            f'silent success: of the images that resist, {silent} were '
+            'misclassified on the way: attacks return their last images, not '
+            'their worst; use one that keeps those (--adaptive)')
+    if growing := counts('growing'):
+        found.append(
+            'incomplete optimization: of the images that resist, the loss of '
+            f'{growing} still grew in the last steps: more steps may lower '
+            'the figures (--sweep steps)')
+    return found
 
 
 def check_features(trace: dict[str, list[dict]]) -> list[str]:

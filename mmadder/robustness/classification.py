@@ -19,8 +19,9 @@ class Evaluation(BaseEvaluation):
     """Accuracies of one classifier; see :class:`BaseEvaluation`.
 
     A column's entry in the results has 'accuracy' in [0, 1], 'images',
-    'max_perturbation' in units of pixels in [0, 1], and per batch 'correct', a
-    string of 0 and 1.
+    'max_perturbation' in units of pixels in [0, 1], per batch 'correct', a
+    string of 0 and 1, and 'path', sums of :func:`.checks.count_path`, where
+    an iterated attack looked at what is scored.
 
     Args:
         classifier: PixelClassifier, or any pixels-to-logits module.
@@ -65,14 +66,14 @@ class Evaluation(BaseEvaluation):
         images, labels = self.batches[batch]
         return images.to(device), labels.to(device)
 
-    def attack(self, model, attack, images, targets, steps, seed):
-        return attack.prefixes(model, images, targets, steps, seed)
+    def attack(self, model, attack, images, targets, steps, seed, path):
+        return attack.prefixes(model, images, targets, steps, seed, path)
 
     def answer(self, images, targets):
         right = self.network(images).argmax(1) == targets
         return ''.join('01'[value] for value in right.tolist())
 
-    def note(self, job, answer, change):
+    def note(self, job, answer, change, seen):
         row = self.results['rows'].setdefault(job.mode, {})
         entry = row.setdefault(job.column.label, dict(
             column=dataclasses.asdict(job.column), correct=[],
@@ -82,6 +83,10 @@ class Evaluation(BaseEvaluation):
         answers = ''.join(entry['correct'])
         entry.update(images=len(answers),
                      accuracy=answers.count('1') / len(answers))
+        if seen:
+            before = entry.get('path', {})
+            entry['path'] = {key: before.get(key, 0) + count
+                             for key, count in seen.items()}
         self.save()
 
     def check(self, images, targets):

@@ -12,6 +12,7 @@ KINDS = ('white-box', 'detached', 'eval-made', 'transfer', 'adaptive',
          'neighbours', 'benign')
 BLINDED = ('detached', 'eval-made')
 SHARED = ('neighbours', 'benign')  # of a part of the batch
+ON_SCORED = ('white-box', 'detached', 'adaptive')  # as the network answers
 OF_BATCHES = (*BLINDED, *SHARED)  # make no sense in mode eval
 TABLE = ('FGSM', 'BIM', 'PGD', 'MIM', 'RFGSM')  # of the paper
 EPS_SWEEP = tuple(i / 100 for i in range(1, 11))

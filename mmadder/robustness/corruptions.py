@@ -90,7 +90,8 @@ class Corruption:
         return torch.from_numpy(made).permute(0, 3, 1, 2).to(images) / 255
 
     def prefixes(self, model: nn.Module, images: Tensor, labels: Any,
-                 steps: Iterable[int], seed: int = 0) -> dict[int, Tensor]:
+                 steps: Iterable[int], seed: int = 0,
+                 path: Any = None) -> dict[int, Tensor]:
         """Do what an attack does, without looking at the model."""
         return {self.steps: self(images, seed)}
 

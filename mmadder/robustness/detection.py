@@ -230,7 +230,7 @@ class DetectionEvaluation(BaseEvaluation):
         images, samples = self.pictures.load(batch)
         return images.to(next(self.network.parameters()).device), samples
 
-    def attack(self, model, attack, images, targets, steps, seed):
+    def attack(self, model, attack, images, targets, steps, seed, path):
         labels = torch.zeros(
             len(images), dtype=torch.long, device=images.device)
         return attack.prefixes(
@@ -240,7 +240,7 @@ class DetectionEvaluation(BaseEvaluation):
     def answer(self, images, targets):
         return self.network.predict(images, targets)
 
-    def note(self, job, answer, change):
+    def note(self, job, answer, change, seen):
         line = dict(mode=job.mode, label=job.column.label, batch=job.batch,
                     max_perturbation=change, found=answer,
                     column=dataclasses.asdict(job.column))

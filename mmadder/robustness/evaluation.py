@@ -16,8 +16,14 @@ from mmadder.files import write_json
 
 from .attacks import Attack, check_budget, prepared
 from .batch_statistics import ROBUST_MODES, robust_inference
-from .checks import check_features, check_row, check_sweeps
-from .columns import OF_BATCHES, Column, require_distinct
+from .checks import (
+    check_features,
+    check_paths,
+    check_row,
+    check_sweeps,
+    count_path,
+)
+from .columns import OF_BATCHES, ON_SCORED, Column, require_distinct
 from .features import norm_inputs
 from .jobs import Attacker, Job, steps_by_attacker
 from .neighbours import attack_neighbours, surround
@@ -128,7 +134,8 @@ class BaseEvaluation(abc.ABC):
             features[mode] = self.trace(mode, attack)
             warnings[mode] = [
                 *seen, *check_features(features[mode]),
-                *check_row(row, self.metric), *check_sweeps(row, self.metric)]
+                *check_row(row, self.metric), *check_paths(row),
+                *check_sweeps(row, self.metric)]
         self.save()
 
     def inference(self, mode: str, detached: bool = False
@@ -210,7 +217,7 @@ class BaseEvaluation(abc.ABC):
             answer = ''.join(answers[i] for i in sorted(answers))
         if job.mode != 'eval':
             self.warn(batch.targets)
-        self.note(job, answer, change)
+        self.note(job, answer, change, batch.seen(job))
 
     # What a batch is, and how it is judged.
 
@@ -229,17 +236,20 @@ class BaseEvaluation(abc.ABC):
 
     @abc.abstractmethod
     def attack(self, model: nn.Module, attack: Attack, images: torch.Tensor,
-               targets: Any, steps: set[int], seed: int
-               ) -> dict[int, torch.Tensor]:
-        """Attack a model; see :meth:`Attack.prefixes`."""
+               targets: Any, steps: set[int], seed: int,
+               path: list[torch.Tensor]) -> dict[int, torch.Tensor]:
+        """Attack a model; see :meth:`Attack.prefixes`. The path stays empty
+        where images have no logits of their own."""
 
     @abc.abstractmethod
     def answer(self, images: torch.Tensor, targets: Any) -> Any:
         """Return what the network says of images."""
 
     @abc.abstractmethod
-    def note(self, job: Job, answer: Any, change: float) -> None:
-        """Keep an answer, and how far its images were moved; save."""
+    def note(self, job: Job, answer: Any, change: float,
+             seen: dict[str, int]) -> None:
+        """Keep an answer, how far its images were moved, and what the attack
+        saw on the way, if anything; save."""
 
     @abc.abstractmethod
     def check(self, images: torch.Tensor, targets: Any) -> list[str]:
@@ -262,7 +272,8 @@ class _AttackedBatch:
     def __init__(self, evaluation, number, steps):
         self.evaluation, self.number, self.steps = evaluation, number, steps
         self.images, self.targets = evaluation.load(number)
-        self._made = {}  # attacker to number of steps to images
+        # Attacker to a pair: number of steps to images; logits on the way.
+        self._made = {}
 
     def parts(self, job):
         """Yield batches to ask, and which of their images count: None for
@@ -286,7 +297,17 @@ class _AttackedBatch:
         attacker = Attacker.of(job)
         if attacker not in self._made:
             self._made[attacker] = self._attack(attacker)
-        return self._made[attacker][job.column.attack.steps]
+        return self._made[attacker][0][job.column.attack.steps]
+
+    def seen(self, job):
+        """Return :func:`count_path` of a job whose attacker saw the answers
+        that are scored; else nothing."""
+        column = job.column
+        if column.attack is None or column.kind not in ON_SCORED:
+            return {}
+        _, path = self._made[Attacker.of(job)]
+        return count_path(
+            path[:column.attack.steps + 1], self.targets) if path else {}
 
     def _attack(self, attacker):
         evaluation = self.evaluation
@@ -296,10 +317,12 @@ class _AttackedBatch:
             attack = dataclasses.replace(attack, steps=max(counts))
         attacked = evaluation.source if attacker.transfer \
             else evaluation.network
+        path = []
         with evaluation.inference(attacker.mode, attacker.detached):
             return evaluation.attack(
                 attacked, attack, self.images, self.targets,
-                counts - {attack.steps}, evaluation.seed + self.number)
+                counts - {attack.steps}, evaluation.seed + self.number,
+                path), path
 
 
 def _read_run(path, settings):

@@ -172,6 +172,31 @@ def test_an_image_without_gradient_stops_nothing():
 
 
 @pytest.mark.parametrize('name', ['BIM', 'PGD', 'MIM', 'RFGSM'])
+@pytest.mark.parametrize('mode', ['eval', 'R', 'r', 'max'])
+def test_path_is_what_the_model_says_on_the_way(name, mode, batch):
+    """Of whole batches, behind a start that is none of shorter attacks."""
+    images, labels = batch
+    model = Toy().eval()
+    path = []
+    with contextlib.nullcontext() if mode == 'eval' else \
+            robust_inference(model, mode):
+        found = Attack(name, steps=4).prefixes(
+            model, images, labels, {1, 2, 3}, 5, path)
+        expected = [model(found[steps]).detach() for steps in (1, 2, 3, 4)]
+        if name in ('BIM', 'MIM'):
+            expected.insert(0, model(images).detach())
+    assert len(path) == 5
+    for logits, wanted in zip(path[-len(expected):], expected):
+        torch.testing.assert_close(logits, wanted)
+
+
+def test_an_attack_of_one_step_has_no_path(batch):
+    path = []
+    Attack('FGSM').prefixes(Toy(), *batch, (), 5, path)
+    assert path == []
+
+
+@pytest.mark.parametrize('name', ['BIM', 'PGD', 'MIM', 'RFGSM'])
 def test_prefixes_of_radius_zero_are_the_input(name, batch):
     """The model is not asked, so none of its inputs can be kept."""
     images, labels = batch

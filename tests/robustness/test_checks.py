@@ -7,9 +7,11 @@ from mmadder.robustness import (
     check_detector,
     check_features,
     check_model,
+    check_paths,
     check_results,
     check_row,
     check_sweep,
+    count_path,
     robust_inference,
 )
 
@@ -111,6 +113,55 @@ def test_columns_of_fewer_images_are_compared_on_these():
     rows = {label: dict(column=dict(note=''), mAP=value)
             for label, value in (('FGSM', .3), ('PGD7', .4))}
     assert len(check_row(rows, 'mAP')) == 1
+
+
+def logits_of(*losses):
+    """Of two classes, (steps, images), with these cross entropies."""
+    margins = [torch.tensor(step).expm1().log() for step in losses]
+    return [torch.stack([torch.zeros_like(margin), margin], 1)
+            for margin in margins]
+
+
+def test_count_path():
+    """Right below ln 2. The last two of ten steps count: the first image is
+    wrong in the end, the second was so, the third is so at its largest loss,
+    the fourth and the last one grow, the fifth no more."""
+    steps = torch.linspace(0, 1, 11)
+    losses = torch.stack([
+        .1 + steps,
+        torch.where(steps == .5, .8, .2),
+        torch.where(steps == .9, .8, .3),
+        .1 + .5 * steps,
+        .1 + .5 * (2 * steps).clamp_max(1),
+        torch.where(steps == 1, .14, .1)], 1)
+    labels = torch.zeros(6, dtype=torch.long)
+    assert count_path(logits_of(*losses.tolist()), labels) == dict(
+        images=6, resisting=5, silent=2, growing=3)
+    # Of two steps the last one counts.
+    assert count_path(logits_of([.1, .1], [.5, .5], [.5, .55]),
+                      labels[:2])['growing'] == 1
+
+
+def test_path_of_an_image_that_nothing_moves():
+    """Its loss is exactly zero."""
+    path = [torch.tensor([[500., 0.]])] * 3
+    assert count_path(path, torch.tensor([0])) == dict(
+        images=1, resisting=1, silent=0, growing=0)
+
+
+def test_paths():
+    def entry(silent, growing, note=''):
+        return dict(column=dict(note=note), path=dict(
+            images=200, resisting=40, silent=silent, growing=growing))
+
+    row = dict(Clean=dict(column=dict(note='')), BIM7=entry(2, 2),
+               sweep=entry(9, 9, 'steps'))
+    assert check_paths(row) == []
+    row.update(PGD7=entry(3, 40), MIM5=entry(0, 30))
+    silent, growing = check_paths(row)
+    assert silent.startswith('silent success: of the images that resist, 3 '
+                             'of 40 under PGD7 were misclassified')
+    assert '40 of 40 under PGD7, 30 of 40 under MIM5 still grew' in growing
 
 
 def test_sweeps_must_fall():

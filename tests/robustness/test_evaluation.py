@@ -1,7 +1,9 @@
 import json
 
 import pytest
+import torch
 from torch import nn
+from torch.nn import functional
 
 from mmadder.errors import InputError
 from mmadder.robustness import (
@@ -9,6 +11,7 @@ from mmadder.robustness import (
     Column,
     Evaluation,
     attacker_columns,
+    neighbours_columns,
     norm_inputs,
     robust_inference,
     steps_sweep,
@@ -61,7 +64,7 @@ def test_common_images_are_made_once(toy_set, monkeypatch):
     made = []
     attack = Evaluation.attack
     monkeypatch.setattr(Evaluation, 'attack', lambda *args: made.append(
-        (args[2].steps, args[-2])) or attack(*args))
+        (args[2].steps, args[5])) or attack(*args))
     together = Evaluation(model, images, labels, batch_size=20)
     together.run(modes, columns)
     # eval; R; R detached, in each of two batches.
@@ -95,6 +98,128 @@ def test_what_is_named_twice_is_measured_once(toy_set):
     with pytest.raises(InputError, match='two columns are called FGSM'):
         evaluation.run(['eval'], [Column(Attack('FGSM')),
                                   Column(Attack('FGSM', eps=.1))])
+
+
+@pytest.mark.parametrize('mode', ['eval', 'R', 'r', 'max'])
+@pytest.mark.parametrize('kind', ['white-box', 'detached'])
+def test_paths_are_those_of_shorter_attacks(toy_set, mode, kind):
+    """Image by image, each answered beside its whole batch of that step."""
+    model, images, labels = toy_set
+    if mode == 'eval' and kind == 'detached':
+        return
+    steps, evaluation = 5, Evaluation(model, images, labels, 20)
+    attack = Attack('BIM', eps=.06, alpha=.02, steps=steps)
+    entry = evaluation.measure(mode, Column(attack, kind))
+    resisting = silent = growing = 0
+    for part in (slice(0, 20), slice(20, 40)):
+        batch = images[part], labels[part]
+        with evaluation.inference(mode, kind == 'detached'):
+            made = [batch[0], *(
+                Attack('BIM', .06, .02, count)(model, *batch)
+                for count in range(1, steps + 1))]
+        with evaluation.inference(mode), torch.no_grad():
+            logits = [model(pixels) for pixels in made]
+        for i, label in enumerate(batch[1].tolist()):
+            right = [step[i].argmax() == label for step in logits]
+            losses = [-functional.log_softmax(step[i], 0)[label].item()
+                      for step in logits]
+            total = max(losses) - losses[0]
+            resisting += right[-1].item()
+            silent += bool(right[-1] and not all(right))
+            growing += bool(
+                right[-1] and max(losses) - max(losses[:-1]) > .05 * total)
+    assert resisting > 0
+    assert entry['path'] == dict(images=40, resisting=resisting,
+                                 silent=silent, growing=growing)
+
+
+def test_paths_are_of_what_is_scored(toy_set):
+    """Images made for another network or mode tell nothing of this one."""
+    model, images, labels = toy_set
+    evaluation = Evaluation(model, images, labels, 20, source=model)
+    evaluation.run(['R'], [
+        Column(), Column(Attack('FGSM')), Column(Attack('PGD')),
+        Column(Attack('PGD'), 'transfer'), *attacker_columns(),
+        *neighbours_columns([.5])])
+    assert [label for label, entry in evaluation.results['rows']['R'].items()
+            if 'path' in entry] == ['PGD7', 'PGD7 detached']
+
+
+class Brightness(nn.Module):
+    """Sure of class 0 but for images between 131 and 133 of 255; its
+    gradient is another function's, and leads up."""
+
+    def __init__(self):
+        super().__init__()
+        self.sure = nn.Parameter(torch.tensor(1.))
+
+    def forward(self, images):
+        mean = images.mean((1, 2, 3)) * 255
+        score = torch.where((mean > 131) & (mean < 133), -1., 1.)
+        score = self.sure * score + mean.detach() - mean
+        return torch.stack([score, torch.zeros_like(score)], 1)
+
+
+def reviewed(model, images, labels, *columns):
+    """The warnings of mode eval, up to their colons."""
+    evaluation = Evaluation(model, images, labels, 20)
+    evaluation.run(['eval'], columns)
+    row = evaluation.results['rows']['eval']
+    evaluation.trace = lambda *args: {}  # of models without norms
+    evaluation.review(['eval'], Attack('FGSM'))
+    return row, [text.split(':')[0]
+                 for text in evaluation.results['warnings']['eval']]
+
+
+def test_silent_success():
+    images = torch.full((4, 3, 4, 4), 128 / 255)
+    labels = torch.zeros(4, dtype=torch.long)
+    row, found = reviewed(Brightness(), images, labels,
+                          Column(Attack('BIM')), Column(Attack('PGD')))
+    assert row['BIM7']['accuracy'] == 1
+    assert row['BIM7']['path'] == dict(
+        images=4, resisting=4, silent=4, growing=0)
+    assert found == ['silent success']
+
+
+def test_incomplete_optimization(toy_set):
+    """Steps too small to reach the end of the ball."""
+    row, found = reviewed(
+        *toy_set, Column(Attack('BIM', eps=.02, alpha=.001)))
+    assert row['BIM7']['path'] == dict(
+        images=40, resisting=40, silent=0, growing=40)
+    assert found == ['incomplete optimization']
+
+
+def test_an_ordinary_model_has_no_sign_of_failure(toy_set):
+    model, images, labels = toy_set
+    evaluation = Evaluation(model, images, labels, 20)
+    modes = ['eval', 'R', 'r', 'max']
+    evaluation.run(modes, [
+        Column(),
+        *(Column(Attack(name, eps=.02, alpha=.005, steps=20))
+          for name in ('BIM', 'PGD'))])
+    evaluation.review(modes, Attack('FGSM'))
+    for mode, warnings in evaluation.results['warnings'].items():
+        assert [text.split(':')[0] for text in warnings] == \
+            ['batch dependence'] * (mode != 'eval')
+        row = evaluation.results['rows'][mode]
+        assert row['PGD20']['path']['resisting'] == 40
+
+
+def test_files_without_paths_are_continued(toy_set, tmp_path):
+    model, images, labels = toy_set
+    path = tmp_path / 'a.json'
+    column = Column(Attack('PGD'))
+    Evaluation(model, images, labels, 20, path=path).measure('eval', column)
+    kept = json.loads(path.read_text())
+    entry = kept['rows']['eval']['PGD7']
+    del entry['path'], entry['correct'][1]
+    path.write_text(json.dumps(kept))
+    evaluation = Evaluation(model, images, labels, 20, path=path)
+    evaluation.review(['eval'], Attack('FGSM'))
+    entry = evaluation.measure('eval', column)
+    assert entry['images'] == 40 and entry['path']['images'] == 20
 
 
 def test_review_keeps_warnings_and_features(toy_set, tmp_path):
