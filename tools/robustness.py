@@ -46,6 +46,7 @@ from mmadder.robustness import (
     recalibrate,
     steps_sweep,
     table_columns,
+    unbounded_column,
     write_merged,
 )
 from mmadder.robustness.attacks import STEPS
@@ -83,8 +84,9 @@ def parse_args():
     parser.add_argument('--attacks', nargs='+', default=TABLE, choices=TABLE,
                         help='columns of Table 1 beside the clean one')
     parser.add_argument('--no-table', action='store_true',
-                        help='leave out the six columns of Table 1 and the '
-                        'attackers that batch statistics do not mislead')
+                        help='leave out the six columns of Table 1, the '
+                        'attackers that batch statistics do not mislead and '
+                        'the check by an attack without bounds')
     parser.add_argument('--legacy-rfgsm', action='store_true',
                         help='add the RFGSM that breaks its budget')
     parser.add_argument('--square', action='store_true',
@@ -173,7 +175,8 @@ def choose_columns(args, eps):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise InputError(f'--{name.replace("_", "-")} must be at least 1')
     columns = [] if args.no_table else [
-        *table_columns(eps, args.attacks), *attacker_columns(eps)]
+        *table_columns(eps, args.attacks), *attacker_columns(eps),
+        unbounded_column()]
     if args.legacy_rfgsm:
         columns.append(Column(Attack('LegacyRFGSM', eps)))
     if args.transfer_from:

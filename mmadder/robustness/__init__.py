@@ -13,6 +13,7 @@ from .checks import (
     check_results,
     check_row,
     check_sweep,
+    check_unbounded,
     count_path,
 )
 from .classification import Evaluation
@@ -25,6 +26,7 @@ from .columns import (
     neighbours_columns,
     steps_sweep,
     table_columns,
+    unbounded_column,
 )
 from .corruptions import Corruption
 from .data import load_pixels, recalibrate
@@ -42,8 +44,8 @@ __all__ = [
     'RobustInferenceWarning', 'adaptive_column', 'attacker_columns',
     'check_budget', 'check_detector', 'check_features', 'check_model',
     'check_paths', 'check_results', 'check_row', 'check_sweep',
-    'corruption_columns', 'corruption_table', 'count_path',
+    'check_unbounded', 'corruption_columns', 'corruption_table', 'count_path',
     'eps_sweep', 'load_pixels', 'markdown_table', 'neighbours_columns',
     'norm_inputs', 'recalibrate', 'robust_inference', 'steps_sweep',
-    'table_columns', 'write_merged'
+    'table_columns', 'unbounded_column', 'write_merged'
 ]

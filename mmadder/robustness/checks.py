@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .attacks import prepared
+from .columns import UNBOUNDED
 from .results import sweep_points
 
 if TYPE_CHECKING:  # a circle
@@ -245,6 +246,24 @@ def check_paths(row: dict[str, dict]) -> list[str]:
             f'{growing} still grew in the last steps: more steps may lower '
             'the figures (--sweep steps)')
     return found
+
+
+def check_unbounded(row: dict[str, dict],
+                    metric: str = 'accuracy') -> list[str]:
+    """Check that an attack without bounds leaves nothing.
+
+    Args:
+        row, metric: as for :func:`check_row`.
+    Returns:
+        Warnings.
+    """
+    return [
+        f'unconstrained attack failure: {label} leaves {entry[metric]:.1%}, '
+        'though pixels may take any value: gradients are masked, and no '
+        'figure of a gradient attack counts; use others (--square, '
+        '--transfer-from)'
+        for label, entry in row.items()
+        if entry['column']['note'] == UNBOUNDED and entry[metric] > MARGIN]
 
 
 def check_features(trace: dict[str, list[dict]]) -> list[str]:

@@ -16,6 +16,7 @@ ON_SCORED = ('white-box', 'detached', 'adaptive')  # as the network answers
 OF_BATCHES = (*BLINDED, *SHARED)  # make no sense in mode eval
 TABLE = ('FGSM', 'BIM', 'PGD', 'MIM', 'RFGSM')  # of the paper
 EPS_SWEEP = tuple(i / 100 for i in range(1, 11))
+UNBOUNDED = 'unbounded'
 STEPS_SWEEP = (1, 2, 3, 5, 7, 10, 20, 30, 40, 50)
 
 
@@ -86,6 +87,16 @@ def attacker_columns(eps: float = EPS) -> list[Column]:
     """PGD by attackers whom batch statistics do not mislead."""
     return [Column(Attack('PGD', eps=eps), kind)
             for kind in BLINDED]
+
+
+def unbounded_column() -> Column:
+    """BIM whose ball is all but the whole range of pixels, on one batch.
+
+    From the images themselves: a random start in such a ball would mislead
+    without a gradient. Its steps reach the end of the range.
+    """
+    return Column(Attack('BIM', eps=254 / 255, alpha=1 / 10, steps=10),
+                  images=1, note=UNBOUNDED)
 
 
 def adaptive_column(eps: float = EPS, steps: int | None = None,

@@ -21,6 +21,7 @@ from .checks import (
     check_paths,
     check_row,
     check_sweeps,
+    check_unbounded,
     count_path,
 )
 from .columns import OF_BATCHES, ON_SCORED, Column, require_distinct
@@ -135,6 +136,7 @@ class BaseEvaluation(abc.ABC):
             warnings[mode] = [
                 *seen, *check_features(features[mode]),
                 *check_row(row, self.metric), *check_paths(row),
+                *check_unbounded(row, self.metric),
                 *check_sweeps(row, self.metric)]
         self.save()
 

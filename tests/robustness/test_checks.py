@@ -11,6 +11,7 @@ from mmadder.robustness import (
     check_results,
     check_row,
     check_sweep,
+    check_unbounded,
     count_path,
     robust_inference,
 )
@@ -162,6 +163,14 @@ def test_paths():
     assert silent.startswith('silent success: of the images that resist, 3 '
                              'of 40 under PGD7 were misclassified')
     assert '40 of 40 under PGD7, 30 of 40 under MIM5 still grew' in growing
+
+
+def test_unbounded():
+    row = dict(Clean=dict(column=dict(note=''), accuracy=.9, mAP=.9),
+               BIM9=dict(column=dict(note='unbounded'), accuracy=.01, mAP=.2))
+    assert check_unbounded(row) == []
+    text, = check_unbounded(row, 'mAP')
+    assert text.startswith('unconstrained attack failure: BIM9 leaves 20.0%')
 
 
 def test_sweeps_must_fall():

@@ -10,6 +10,7 @@ from mmadder.robustness import (
     neighbours_columns,
     steps_sweep,
     table_columns,
+    unbounded_column,
 )
 
 
@@ -22,6 +23,9 @@ def test_columns_are_the_papers():
         'Clean', 'FGSM']
     assert [column.label for column in attacker_columns()] == [
         'PGD7 detached', 'PGD7 eval-made']
+    column = unbounded_column()
+    assert column.label == 'BIM10 unbounded'
+    assert column.attack.steps * column.attack.alpha >= column.attack.eps
     column = adaptive_column(.1, images=3)
     assert (column.label, column.kind) == ('APGD50 adaptive', 'adaptive')
     assert (column.attack.eps, column.images) == (.1, 3)

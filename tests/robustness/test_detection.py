@@ -16,6 +16,7 @@ from mmadder.robustness import (
     Pictures,
     PixelDetector,
     attacker_columns,
+    unbounded_column,
 )
 from mmadder.robustness.detection import target
 
@@ -195,6 +196,26 @@ def test_attackers_of_mode_r(detector, monkeypatch):
     assert list(evaluation.results['rows']['eval']) == ['Clean', 'PGD2']
     assert list(evaluation.results['rows']['r']) == [
         'Clean', 'PGD2', 'PGD2 detached', 'PGD2 eval-made']
+
+
+def test_unconstrained_attack_failure(detector, monkeypatch):
+    """Of a detector that finds all boxes, whatever the pixels; by the mAP of
+    the first batch. Paths are of classifiers."""
+    _, cfg, network = detector
+    monkeypatch.setattr(PixelDetector, 'predict', lambda self, _, samples: [
+        dict(bboxes=sample.gt_instances.bboxes.tensor.tolist(),
+             scores=[.5] * len(sample.gt_instances),
+             labels=sample.gt_instances.labels.tolist())
+        for sample in samples])
+    evaluation = DetectionEvaluation(
+        network, Pictures(cfg), cfg.test_evaluator)
+    entry = evaluation.measure('eval', unbounded_column())
+    assert entry['images'] == len(Pictures(cfg).batches[0])
+    assert entry['max_perturbation'] > .5 and 'path' not in entry
+    evaluation.review(['eval'], Attack('FGSM'))
+    text, = evaluation.results['warnings']['eval']
+    assert text.startswith('unconstrained attack failure: BIM10 unbounded '
+                           'leaves 100.0%')
 
 
 def test_wrong_detectors(detector):

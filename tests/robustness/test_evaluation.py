@@ -15,6 +15,7 @@ from mmadder.robustness import (
     norm_inputs,
     robust_inference,
     steps_sweep,
+    unbounded_column,
 )
 
 
@@ -191,12 +192,39 @@ def test_incomplete_optimization(toy_set):
     assert found == ['incomplete optimization']
 
 
+class Steps(nn.Module):
+    """A network of rounded features: no gradient leads to the images."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images):
+        return self.model((images * 255).round() / 255)
+
+
+class Scaled(Steps):
+    """So sure that the cross entropy is zero in float32."""
+
+    def forward(self, images):
+        return self.model(images) * 1e4
+
+
+@pytest.mark.parametrize('masked', [Steps, Scaled])
+def test_unconstrained_attack_failure(toy_set, masked):
+    model, images, labels = toy_set
+    row, found = reviewed(masked(model), images, labels, unbounded_column())
+    entry = row['BIM10 unbounded']
+    assert entry['images'] == 20 and entry['accuracy'] > .9
+    assert found == ['zero gradients', 'unconstrained attack failure']
+
+
 def test_an_ordinary_model_has_no_sign_of_failure(toy_set):
     model, images, labels = toy_set
     evaluation = Evaluation(model, images, labels, 20)
     modes = ['eval', 'R', 'r', 'max']
     evaluation.run(modes, [
-        Column(),
+        Column(), unbounded_column(),
         *(Column(Attack(name, eps=.02, alpha=.005, steps=20))
           for name in ('BIM', 'PGD'))])
     evaluation.review(modes, Attack('FGSM'))
@@ -205,6 +233,7 @@ def test_an_ordinary_model_has_no_sign_of_failure(toy_set):
             ['batch dependence'] * (mode != 'eval')
         row = evaluation.results['rows'][mode]
         assert row['PGD20']['path']['resisting'] == 40
+        assert row['BIM10 unbounded']['accuracy'] == 0
 
 
 def test_files_without_paths_are_continued(toy_set, tmp_path):

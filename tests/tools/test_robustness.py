@@ -25,7 +25,8 @@ def test_tool_end_to_end(small, monkeypatch, capsys):
     results = json.loads((small / 'a.json').read_text())
     assert set(results['rows']['R']) == {
         'Clean', 'FGSM', 'BIM7', 'PGD7', 'MIM5', 'RFGSM5', 'PGD7 detached',
-        'PGD7 eval-made', 'LegacyRFGSM5', 'PGD7 transfer', 'APGD2 adaptive'}
+        'PGD7 eval-made', 'LegacyRFGSM5', 'PGD7 transfer', 'APGD2 adaptive',
+        'BIM10 unbounded'}
     # Same images, same seed: the same figures from a fresh file.
     (small / 'a.json').rename(small / 'b.json')
     run_tool(monkeypatch, *arguments, '--modes', 'r', '--transfer-from',
