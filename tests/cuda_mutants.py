@@ -71,8 +71,9 @@ MUTANTS = {
         None),
     'a split too few in the sum': (
         'elementwise.cuh', 'split < splits', 'split < splits - 1', 1, None),
-    'a split too few in the centered sum': (
-        'elementwise.cuh', 'split < splits', 'split < splits - 1', 2, None),
+    'a split too few in the sum of the forward': (
+        'epilogue.cuh', 'split < blocks.splits; ++split',
+        'split < blocks.splits - 1; ++split', 1, None),
     'mean over the first filters only': (
         'elementwise.cuh', 'begin < s.out_per_group; begin += kRun',
         'begin < kRun; begin += kRun', 1, None),
@@ -80,40 +81,41 @@ MUTANTS = {
         'elementwise.cuh', 'e / plane * s.out_per_group * plane + e % plane;',
         'e / (plane * s.groups) * s.out_channels * plane + e % plane;', 1,
         None),
-    'partial results of a centered output without their split': (
-        'plan.h', 'plan.partial_numel = s.out_numel();\n  return plan;',
-        'plan.partial_numel = 0;\n  return plan;', 1, 'address'),
+    'no room for the sums of a centered output of few channels': (
+        'plan.h', 'plan.partial_numel = s.out_numel();\n    return plan;',
+        'plan.partial_numel = 1;\n    return plan;', 1, 'address'),
     'offset of an image in 32 bits': (
         'forward.cuh', '((int64_t)at.image * s.in_channels + '
         'block.group * s.in_per_group) *\n              s.in_plane()',
         '(int)(((int64_t)at.image * s.in_channels + '
         'block.group * s.in_per_group) * s.in_plane())', 1, None),
-    # -- the epilogue of inference
+    # -- centering, and the epilogue of inference
     'rows beyond the filters in the mean': (
-        'fused.cuh', 'if (mine.row(i) < rows)\n        sum', 'sum', 1, None),
+        'epilogue.cuh', 'if (mine.row(i) < rows)\n        sum', 'sum', 1,
+        None),
     'no barrier before the sums of rows are read': (
-        'fused.cuh', '__syncthreads();', '', 1, 'thread'),
+        'epilogue.cuh', '__syncthreads();', '', 1, 'thread'),
     'mean over the rows of one warp': (
         'tile.cuh', 'kThreadsDown = 4 * kWarpsDown', 'kThreadsDown = 4', 1,
         'address'),
     'sums of a row tile over those of another': (
-        'fused.cuh', 'done.split * blocks.row_tiles + done.first_row',
+        'forward.cuh', 'done.split * blocks.row_tiles + done.first_row',
         'done.split + done.first_row', 1, None),
     'sums of a group in place of another': (
-        'fused.cuh', '(part * s.groups + done.group)', 'part * s.groups', 1,
+        'forward.cuh', '(part * s.groups + done.group)', 'part * s.groups', 1,
         None),
     'sums of one image for all': (
-        'fused.cuh', 'n * plane + e % plane;', 'e % plane;', 1, None),
+        'epilogue.cuh', 'n * plane + e % plane;', 'e % plane;', 1, None),
     'a row tile too few in the mean': (
-        'fused.cuh', 'part < blocks.splits * blocks.row_tiles',
+        'epilogue.cuh', 'part < blocks.splits * blocks.row_tiles',
         'part < blocks.splits * blocks.row_tiles - 1', 1, None),
     'partial results without room for the sums': (
         'plan.h', '(s.out_numel() +', '(0 * s.out_numel() +', 1, 'address'),
     'norm of the first filters in every tile': (
-        'fused.cuh', 'const int channel = first_channel + mine.row(i);',
+        'epilogue.cuh', 'const int channel = first_channel + mine.row(i);',
         'const int channel = mine.row(i);', 1, None),
     'shortcut left out of what is rectified': (
-        'fused.cuh', 'values.v[e] = end.rectified(values.v[e]);', '', 1,
+        'epilogue.cuh', 'values.v[e] = end.rectified(values.v[e]);', '', 1,
         None),
     'ReLU that swallows NaN': (
         'shape.h', 'relu && y < 0.f ? 0.f : y', 'relu && !(y > 0.f) ? 0.f : y',

@@ -170,15 +170,21 @@ def naive(problem: Problem) -> Callable:
 
 
 MAKERS = {'conv2d': operators.conv2d, 'adder': operators.adder('auto'),
-          'naive': naive, 'cdist': operators.cdist}
+          'centered': operators.adder('auto', center=True), 'naive': naive,
+          'cdist': operators.cdist}
+
+
+WEIGHT_NORMS = {operators.BASELINE: operators.conv2d,
+                **operators.GROUPS['weight_norm']}
 
 
 def calls(problem: Problem, makers: dict[str, Callable] = MAKERS,
           ) -> dict[str, dict[str, Callable]]:
-    """{'forward', 'backward': {candidate: callable}} of one layer.
+    """{direction: {candidate: callable}} of one layer.
 
     The backward calls give the gradients of x and w, of a forward pass that
-    is run here.
+    is run here. Those of 'weight norm' are steps of AWN and of its other
+    form, beside the forward of the convolution.
     """
     leaves = [t.clone().requires_grad_() for t in problem[1:3]]
     outputs = {name: make(problem._replace(x=leaves[0], w=leaves[1]))()
@@ -188,7 +194,9 @@ def calls(problem: Problem, makers: dict[str, Callable] = MAKERS,
         backward={
             name: lambda y=y: torch.autograd.grad(
                 y, leaves, problem.grad, retain_graph=True)
-            for name, y in outputs.items()})
+            for name, y in outputs.items()},
+        **{'weight norm': {
+            name: make(problem) for name, make in WEIGHT_NORMS.items()}})
 
 
 def measure(layers: Sequence[Layer], rounds: int, device: str = 'cuda',
@@ -217,11 +225,11 @@ def measure(layers: Sequence[Layer], rounds: int, device: str = 'cuda',
     figures = {}
     for tf32 in (False, True):
         torch.backends.cudnn.allow_tf32 = tf32
-        times = dict(forward={}, backward={})
+        times = {}
         for layer in layers:
             for direction, candidates in calls(
                     Problem.random(layer, device), makers).items():
-                times[direction][layer] = timing.median_times(
+                times.setdefault(direction, {})[layer] = timing.median_times(
                     candidates, rounds,
                     synchronize=torch.cuda.synchronize if on_gpu else None)
         what = f'with{"" if tf32 else "out"} TF32'
@@ -229,7 +237,8 @@ def measure(layers: Sequence[Layer], rounds: int, device: str = 'cuda',
         for direction, results in times.items():
             print(*summary.ratio_table(
                 f'{direction}: conv2d / this', results,
-                [name for name in makers if name != operators.BASELINE]),
+                [name for name in next(iter(results.values()))
+                 if name != operators.BASELINE]),
                 sep='\n', flush=True)
         figures[what] = {
             direction: {str(layer): row for layer, row in results.items()}

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 
+from mmadder.layers.weight_norm import adaptive_weight_norm
 from mmadder.ops import adder_conv2d, pack_weight, reference
 
 from .shapes import Layer
@@ -179,6 +180,31 @@ def cdist_step(problem: Problem) -> Callable:
     return _training_step(problem, cdist(problem))
 
 
+# ----------------------------------------------------------- weight norms --
+
+
+def _weight_norm_step(normalize):
+    def make(problem):
+        w = problem.w.clone().requires_grad_()
+        nu = torch.ones_like(w[:, 0, 0, 0], requires_grad=True)
+        upsilon = torch.zeros_like(nu, requires_grad=True)
+        leaves, grad = (w, nu, upsilon), problem.w
+
+        def step():
+            with torch.enable_grad():
+                return torch.autograd.grad(normalize(*leaves), leaves, grad)
+        return step
+    return make
+
+
+def awn_by_batch_norm(weight: torch.Tensor, nu: torch.Tensor,
+                      upsilon: torch.Tensor) -> torch.Tensor:
+    """AWN by torch's batch norm: filters are channels of one sample."""
+    return torch.batch_norm(
+        weight.flatten(1).unsqueeze(0), nu, upsilon, None, None, True, 0.,
+        1e-5, torch.backends.cudnn.enabled).view_as(weight)
+
+
 # ------------------------------------------------------------------- all --
 
 BASELINE = 'conv2d'
@@ -195,7 +221,10 @@ GROUPS = dict(
         'dX sign': adder_input_grad('sign')},
     weight_grad={'conv2d dW': conv2d_weight_grad, 'dW': adder_weight_grad},
     step={'conv2d step': conv2d_step, 'step': adder_step,
-          'cdist step': cdist_step})
+          'cdist step': cdist_step},
+    weight_norm={
+        'AWN': _weight_norm_step(adaptive_weight_norm),
+        'AWN by BN': _weight_norm_step(awn_by_batch_norm)})
 MAKERS = {name: make for group in GROUPS.values()
           for name, make in group.items()}
 

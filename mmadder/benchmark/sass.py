@@ -23,10 +23,10 @@ LOCAL = ('LDL', 'STL')
 DTYPES = {'f': 'float32', '6__half': 'float16', '13__nv_bfloat16': 'bfloat16'}
 
 _KERNEL = re.compile(
-    r'adder_conv2d_(?P<op>forward|fused|input_grad)_kernel'
+    r'adder_conv2d_(?P<op>forward|input_grad)_kernel'
     r'I(?P<dtype>f|6__half|13__nv_bfloat16)(?P<shared>f|S\d_)?'
     r'(?:NS\d_)?\w*?4TileI(?P<tile>(?:Li\d+E){5})EELb(?P<whole>[01])E'
-    r'(?:LNS\d_13InputGradientE(?P<form>[01])E)?')
+    r'(?:LNS\d_13InputGradientE(?P<form>[01])E|NS\d_(?P<end>8Epilogue)?)?')
 _INSTRUCTION = re.compile(r'\s+/\*([0-9a-f]{4,})\*/\s+(.*?);')
 _BRANCH = re.compile(r'\bBRA\S*\s.*?(0x[0-9a-f]+)')
 
@@ -64,7 +64,7 @@ class TiledKernel(NamedTuple):
         if match is None:
             return None
         return cls(
-            match['op'],
+            'fused' if match['end'] else match['op'],
             {None: '', '0': 'hardtanh', '1': 'sign'}[match['form']],
             DTYPES[match['dtype']],
             match['op'] == 'forward' and match['shared'] != 'f',

@@ -1,6 +1,8 @@
-// Under autocast an adder runs in float32 and returns float32: its outputs
-// are sums of thousands of distances with a small spread, which half types
-// cannot resolve (at 4,000 float16 steps by 2 and bfloat16 by 16).
+// Under autocast a centered adder takes and returns the lower precision, as a
+// convolution does; it is centered before it is rounded. A plain one runs in
+// float32 and returns float32: its outputs are sums of thousands of distances
+// with a small spread, which half types cannot resolve (at 4,000 float16 steps
+// by 2 and bfloat16 by 16).
 #include <ATen/autocast_mode.h>
 #include <torch/library.h>
 
@@ -22,9 +24,12 @@ at::Tensor adder_conv2d_autocast(
               at::IntArrayRef, at::IntArrayRef, int64_t, c10::string_view,
               c10::string_view, bool)>();
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(key);
+  const auto dtype =
+      center ? at::autocast::get_lower_precision_fp_from_device_type(device)
+             : at::kFloat;
   return op.call(
-      at::autocast::cached_cast(at::kFloat, input, device),
-      at::autocast::cached_cast(at::kFloat, weight, device), stride, padding,
+      at::autocast::cached_cast(dtype, input, device),
+      at::autocast::cached_cast(dtype, weight, device), stride, padding,
       dilation, groups, mode, input_gradient, center);
 }
 

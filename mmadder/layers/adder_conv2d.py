@@ -56,7 +56,8 @@ class AdderConv2d(nn.Module):
         (N, in_channels, H, W), float32 or float64; half types are computed
         in float32.
     Returns:
-        (N, out_channels, H_out, W_out), as nn.Conv2d; float32 under autocast.
+        (N, out_channels, H_out, W_out), as nn.Conv2d; float32 under autocast,
+        or its lower precision where the output is centered.
     Raises:
         ValueError: an argument out of its range; the message names it.
     Example:
@@ -76,7 +77,9 @@ class AdderConv2d(nn.Module):
 
     # Of layers pickled before these existed.
     center = False
-    _fraction = 1.
+    # What forward reads is the stage: torch.compile makes a graph for each of
+    # three, where it would make one for each value of t.
+    _fraction, _stage = 1., 'adder'
     center_convolution, scale_gradient = False, True  # while t < 1
 
     def __init__(self,
@@ -133,6 +136,7 @@ class AdderConv2d(nn.Module):
 
     def __setstate__(self, state):  # of a copy or an unpickled layer
         super().__setstate__(state)
+        self._stage = _stage(self._fraction)
         self.instances.add(self)
 
     @property
@@ -155,7 +159,7 @@ class AdderConv2d(nn.Module):
         if not 0 <= fraction <= 1:
             raise ValueError('adder_fraction must lie between 0 (convolution) '
                              f'and 1 (adder), got {fraction}')
-        self._fraction = float(fraction)
+        self._fraction, self._stage = float(fraction), _stage(fraction)
         if FRACTION not in self._buffers:
             self.register_buffer(FRACTION, self.weight.new_empty(
                 (), dtype=torch.float64))
@@ -189,30 +193,32 @@ class AdderConv2d(nn.Module):
                 'load it into mmadder.inference.empty_quantized(model)')
 
     def forward(self, input: Tensor) -> Tensor:
-        weight, t = self.normalized_weight, self._fraction
-        if self.eta is not None and (t == 1 or self.scale_gradient):
+        weight, at_end = self.normalized_weight, self._stage == 'adder'
+        if self.eta is not None and (at_end or self.scale_gradient):
             weight = local_gradient_scaling(weight, self.eta)
         geometry = self.stride, self.padding, self.dilation, self.groups
-        if t < 1:
-            return self._mixture(input, weight, geometry, t)
+        if not at_end:
+            return self._mixture(input, weight, geometry)
         return adder_conv2d(
             input, weight, self.bias, *geometry, mode=self.mode,
             input_gradient=self.input_gradient, center=self.center)
 
-    def _mixture(self, input, weight, geometry, t):
+    def _mixture(self, input, weight, geometry):
         """Both terms by operators of their own; at t = 0, the first alone."""
-        bias = None if t or self.center_convolution else self.bias
+        mixed = self._stage == 'mixture'
+        bias = None if mixed or self.center_convolution else self.bias
         output = F.conv2d(input, weight, bias, *geometry)
         if self.center_convolution:
             output = center_filters(output.float(), self.groups)
-        if t:
+        if mixed:
             adder = adder_conv2d(
                 input, weight, None, *geometry, mode=self.mode,
                 input_gradient=self.input_gradient, center=self.center)
-            output = output.to(adder.dtype).lerp(adder, t)
+            output = output.to(adder.dtype).lerp(
+                adder, self._buffers[FRACTION].to(adder.dtype))
         if self.bias is None or bias is not None:
             return output
-        return output + self.bias.view(1, -1, 1, 1)
+        return output + self.bias.to(output.dtype).view(1, -1, 1, 1)
 
     def extra_repr(self) -> str:
         return (f'{self.in_channels}, {self.out_channels}, '
@@ -224,6 +230,12 @@ class AdderConv2d(nn.Module):
                 f'center={self.center}'
                 + ('' if self._fraction == 1
                    else f', adder_fraction={self._fraction:.3g}'))
+
+
+def _stage(fraction):
+    if fraction == 1:
+        return 'adder'
+    return 'mixture' if fraction else 'convolution'
 
 
 def _check_channels(in_channels, out_channels, groups):

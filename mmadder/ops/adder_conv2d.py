@@ -64,8 +64,9 @@ def adder_conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None,
             the paper.
 
     Returns:
-        Tensor: (N, C_out, H_out, W_out) of input's dtype, float32 under
-        autocast; H_out = (H + 2p - d(K_h - 1) - 1)//s + 1. No value exceeds
+        Tensor: (N, C_out, H_out, W_out) of input's dtype; under autocast
+        centered outputs have its lower precision, as a convolution's, others
+        float32. H_out = (H + 2p - d(K_h - 1) - 1)//s + 1. No value exceeds
         its bias, if it is not centered. N = 0 gives an empty tensor.
 
     Raises:
@@ -87,7 +88,9 @@ def adder_conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None,
     output = torch.ops.mmadder.adder_conv2d(
         input, weight, _pair(stride), _pair(padding), _pair(dilation), groups,
         mode, input_gradient, center)
-    return output if bias is None else output + bias.view(1, -1, 1, 1)
+    if bias is None:
+        return output
+    return output + bias.to(output.dtype).view(1, -1, 1, 1)
 
 
 def require_plain_gradient(*tensors: Tensor) -> None:

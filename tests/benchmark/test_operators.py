@@ -50,6 +50,14 @@ def test_gradients_are_those_of_the_reference(layer):
             tuple(actual), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_weight_norms_are_one_function():
+    problem = operators.Problem.random(LAYER)
+    steps = [make(problem)()
+             for make in operators.GROUPS['weight_norm'].values()]
+    torch.testing.assert_close(*steps, rtol=1e-4, atol=1e-4)
+    assert [len(gradient) for gradient in steps[0]] == [LAYER.out_channels] * 3
+
+
 def test_every_candidate_runs():
     calls = operators.calls(LAYER, list(operators.GROUPS))
     assert set(operators.MAKERS) - set(calls) <= {'int8', 'faiss'}

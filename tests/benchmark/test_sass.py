@@ -12,11 +12,14 @@ from mmadder.errors import InputError
 # Beginnings of names as nvcc mangles them.
 NAMES = {
     '_ZN7mmadder4cuda27adder_conv2d_forward_kernelI6__halfS2_NS0_4TileI'
-    'Li128ELi64ELi16ELi8ELi3EEELb1EEEvPKT_': sass.TiledKernel(
+    'Li128ELi64ELi16ELi8ELi3EEELb1ENS0_10NoEpilogueEEEvPKT_': sass.TiledKernel(
         'forward', '', 'float16', True, 128, 64, 16, 8, 3, True),
     '_ZN7mmadder4cuda27adder_conv2d_forward_kernelIffNS0_4TileI'
-    'Li32ELi128ELi8ELi4ELi4EEELb0EEEvPKT_': sass.TiledKernel(
+    'Li32ELi128ELi8ELi4ELi4EEELb0ENS0_10NoEpilogueEEEvPKT_': sass.TiledKernel(
         'forward', '', 'float32', False, 32, 128, 8, 4, 4, False),
+    '_ZN7mmadder4cuda27adder_conv2d_forward_kernelIffNS0_4TileI'
+    'Li64ELi128ELi16ELi8ELi3EEELb1ENS0_8EpilogueEEEvPKT_': sass.TiledKernel(
+        'fused', '', 'float32', False, 64, 128, 16, 8, 3, True),
     '_ZN7mmadder4cuda30adder_conv2d_input_grad_kernelI13__nv_bfloat16NS0_'
     '4TileILi64ELi128ELi8ELi8ELi2EEELb0ELNS0_13InputGradientE1EEEvPKT_':
         sass.TiledKernel('input_grad', 'sign', 'bfloat16', False, 64, 128, 8,

@@ -75,12 +75,14 @@ struct Buffer {
   }
 };
 
-// Tile rows, and whether taps are whole, halves paired, the depth split.
+// Tile rows, and whether taps are whole, halves paired, the depth split, and
+// the result finished by a second kernel.
 double describe(const Plan& plan) {
   return plan.direct
       ? 0
       : plan.tile.rows + 1000 * plan.whole_taps + 10000 * plan.half_pairs +
-          100000 * (plan.blocks.splits > 1);
+          100000 * (plan.blocks.splits > 1) +
+          1000000 * (plan.partial_numel > 0);
 }
 
 size_t weight_numel(const Shape& s) {
@@ -102,17 +104,17 @@ void run_fused(const Problem& p, FILE* in, FILE* out) {
     run_pack(launch, s, packing, (const float*)weight.data, packed.data);
   const Plan plan = plan_fused(s, p.multiprocessors, p.center);
   Buffer<float> partial(plan.partial_numel);
-  dispatch_fused(
+  dispatch_forward(
       launch, plan, s,
-      {input.data,
-       weight.data,
-       packed.data,
-       partial.n ? partial.data : nullptr,
-       output.data,
-       {mean.data, scale.data, bias.data, p.shortcut ? residual.data : nullptr,
-        p.relu != 0, p.center != 0}});
-  const double kernels =
-      describe(plan) + 1000000 * (!plan.direct && plan.partial_numel > 0);
+      FusedArguments{
+          input.data,
+          weight.data,
+          packed.data,
+          partial.n ? partial.data : nullptr,
+          output.data,
+          {mean.data, scale.data, bias.data,
+           p.shortcut ? residual.data : nullptr, p.relu != 0, p.center != 0}});
+  const double kernels = describe(plan);
   std::fwrite(&kernels, sizeof kernels, 1, out);
   output.write(out);
 }
@@ -132,10 +134,16 @@ void run(const Problem& p, FILE* in, FILE* out) {
   {
     Buffer<char> packed(forward.packed_bytes);
     Buffer<float> partial(forward.partial_numel);
-    dispatch_forward<T>(
+    dispatch_pack(launch, forward, s, (const T*)weight.data, packed.data);
+    dispatch_forward(
         launch, forward, s,
-        {input.data, weight.data, packed.data,
-         partial.n ? partial.data : nullptr, output.data});
+        ForwardArguments<T, NoEpilogue>{
+            input.data,
+            weight.data,
+            packed.data,
+            partial.n ? partial.data : nullptr,
+            output.data,
+            {p.center != 0}});
   }
   const Plan backward = plan_input_grad(s, (DType)p.dtype, p.multiprocessors);
   {
@@ -206,21 +214,26 @@ void run_far(int filters) {
               (threads == kThreads ? pack : launch)(
                   kernel, blocks, threads, arguments...);
             };
-        dispatch_forward<float>(
-            both, forward, s, {x, weight.data(), packed.data(), nullptr, y});
+        dispatch_pack(
+            pack, forward, s, (const float*)weight.data(), packed.data());
+        dispatch_forward(
+            launch, forward, s,
+            ForwardArguments<float, NoEpilogue>{
+                x, weight.data(), packed.data(), nullptr, y, {false}});
         dispatch_input_grad<float>(
             both, backward, s, InputGradient::kHardtanh,
             {g, x, weight.data(), packed.data(), nullptr, dx});
-        run_pack(pack, s, packed_forward(s), (const float*)weight.data(),
-                 packed.data());
-        dispatch_fused(
+        dispatch_pack(
+            pack, forward, s, (const float*)weight.data(), packed.data());
+        dispatch_forward(
             launch, plan_fused(s, 1, true), s,
-            {x,
-             weight.data(),
-             packed.data(),
-             nullptr,
-             z,
-             {ones.data(), ones.data(), ones.data(), g, true, true}});
+            FusedArguments{
+                x,
+                weight.data(),
+                packed.data(),
+                nullptr,
+                z,
+                {ones.data(), ones.data(), ones.data(), g, true, true}});
       };
   check(one, x, g, y.data(), dx.data(), z.data(), {});
   check(many, input, grad_output, output, grad_input, fused, {});

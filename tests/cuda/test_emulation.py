@@ -19,7 +19,7 @@ from mmadder.ops import reference
 SHORT = [TILES[0], TILES[1], TILES[2], TILES[4]]
 GROUPS_OF_FEW = Geometry(2, 8, (13, 10), 6, (3, 3), (2, 2), (1, 1), groups=2)
 # Four row tiles, the last with tails; two a group; few channels; whole tiles.
-FUSED = [
+ROW_TILES = [
     Geometry(2, 6, (5, 6), 400, (2, 3), (1, 2), (1, 1)),
     Geometry(1, 32, (6, 6), 320, (3, 3), (1, 1), (1, 1), groups=2),
     Geometry(2, 9, (5, 4), 36, (2, 2)),
@@ -144,7 +144,7 @@ def test_centered(compiled, tmp_path, dtype):
     problems = [
         Problem(geometry, dtype, multiprocessors=count, order='shuffled',
                 center=True)
-        for geometry in GEOMETRIES + TILES for count in (1, 132)
+        for geometry in GEOMETRIES + TILES + ROW_TILES for count in (1, 132)
         if geometry.out_channels > geometry.groups]
     assert_right(compiled(), problems, tmp_path)
 
@@ -156,7 +156,7 @@ def test_fused(compiled, tmp_path, center):
     problems = [
         Problem(geometry, multiprocessors=count, order='shuffled', seed=i,
                 center=center, fused=words[(i + k) % 4])
-        for i, geometry in enumerate(GEOMETRIES + TILES + FUSED)
+        for i, geometry in enumerate(GEOMETRIES + TILES + ROW_TILES)
         for k, count in enumerate((1, 132))
         if geometry.out_channels > geometry.groups or not center]
     assert_right(compiled(), problems, tmp_path)
@@ -165,7 +165,7 @@ def test_fused(compiled, tmp_path, center):
 def test_every_fused_kernel_is_met(compiled, tmp_path):
     """In one launch and in two, as groups larger than a tile have to be."""
     problems = [Problem(geometry, multiprocessors=count, center=True, fused='')
-                for geometry in TILES + FUSED for count in (1, 108)]
+                for geometry in TILES + ROW_TILES for count in (1, 108)]
     plans = {result.fused_plan for result in emulation.run(
         compiled(), problems, tmp_path)}
     fetching = {0, 1000}
@@ -205,6 +205,21 @@ def test_centered_before_it_is_rounded(compiled, tmp_path):
     expected[0] = 15 / 16
     torch.testing.assert_close(
         result.output[0, :, 0, 0].float(), expected, rtol=1e-2, atol=1e-3)
+
+
+def test_every_centered_kernel_is_met(compiled, tmp_path):
+    """With sums over rows in one launch and in two, of all types."""
+    problems = [
+        Problem(geometry, dtype, multiprocessors=count, center=True)
+        for geometry in TILES + ROW_TILES for count in (1, 108)
+        for dtype in emulation.DTYPES]
+    plans = {result.forward_plan for result in emulation.run(
+        compiled(), problems, tmp_path)}
+    fetching = {0, 1000}
+    assert {plan % 100000 for plan in plans} == {
+        0, 11128, *(rows + f for rows in (32, 64, 128) for f in fetching)}
+    assert {(plan >= 1000000, plan // 100000 % 10 == 1) for plan in plans} == {
+        (False, False), (True, False), (True, True)}
 
 
 def test_every_kernel_is_met(compiled, tmp_path):
@@ -333,7 +348,7 @@ def is_noticed(program, folder):
                      (torch.float32, 1), (torch.float16, 108))]
     problems += [
         Problem(geometry, multiprocessors=count, center=center, fused=fused)
-        for geometry in [*SHORT, GROUPS_OF_FEW, *FUSED]
+        for geometry in [*SHORT, GROUPS_OF_FEW, *ROW_TILES]
         for count, center, fused in ((1, True, 'shortcut, relu'),
                                      (108, True, ''), (1, False, 'relu'))]
     problems += [Problem(TILES[7], change=change, fused='relu'),

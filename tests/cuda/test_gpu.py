@@ -193,6 +193,23 @@ def test_autocast_computes_in_float32(dtype):
         y, adder_conv2d(x.to(dtype).float(), w, padding=1))
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_autocast_keeps_half_types_of_centered_adders(dtype):
+    x, w, g = BIG[0].tensors()
+    results = []
+    for device, kind in (('cuda', dtype), ('cpu', torch.float32)):
+        args = [t.to(dtype).to(device, kind).requires_grad_() for t in (x, w)]
+        with torch.autocast(device, dtype, enabled=kind == dtype):
+            y = adder_conv2d(*args, padding=1, center=True)
+        assert y.dtype == kind
+        y.backward(g.to(dtype).to(device, kind))
+        results.append([y, *(t.grad for t in args)])
+    for actual, expected in zip(*results):
+        torch.testing.assert_close(
+            actual.float().cpu(), expected, rtol=0,
+            atol=8 * torch.finfo(dtype).eps * expected.abs().max().item())
+
+
 def test_compiled_layer():
     layer = AdderConv2d(16, 32, 3, padding=1, weight_norm='AWN').cuda()
     x = torch.randn(2, 16, 9, 9, device='cuda')

@@ -87,12 +87,14 @@ def test_gradient_of_a_mixture(scale_gradient):
                                rtol=1e-4, atol=1e-4)
 
 
-def test_autocast_mixes_in_float32():
-    layer, x = layer_at(0.5), torch.randn(2, 4, 7, 6)
+@pytest.mark.parametrize('center, dtype', [
+    (False, torch.float32), (True, torch.bfloat16)])
+def test_autocast_mixes_in_the_type_of_the_adder(center, dtype):
+    layer, x = layer_at(0.5, center=center), torch.randn(2, 4, 7, 6)
     with torch.autocast('cpu', torch.bfloat16):
         y = layer(x)
-    assert y.dtype == torch.float32
-    torch.testing.assert_close(y, layer(x), rtol=0.05, atol=0.1)
+    assert y.dtype == dtype
+    torch.testing.assert_close(y.float(), layer(x), rtol=0.05, atol=0.1)
 
 
 # ------------------------------------------------------------ checkpoints --

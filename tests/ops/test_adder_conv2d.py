@@ -122,6 +122,7 @@ def test_half_types_are_computed_in_float32(dtype):
 
 
 def test_autocast_returns_float32():
+    """Of plain adders; what it does to centered ones is in test_center."""
     x, w, g = GEOMETRIES[2].tensors()
     w.requires_grad_()
     with torch.autocast('cpu', dtype=torch.bfloat16):

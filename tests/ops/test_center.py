@@ -82,10 +82,41 @@ def test_half_types_are_centered_before_they_are_rounded(dtype):
     assert y.dtype == dtype
     torch.testing.assert_close(y[0, :, 0, 0].float(),
                                torch.tensor([-0.5, 0.5]))
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('with_bias', [False, True])
+def test_autocast_keeps_half_types(dtype, with_bias):
+    """As a convolution: half in, half out, gradients of the inputs' types."""
+    geometry = GEOMETRIES[2]
+    x, w, g = geometry.tensors()
+    bias = torch.randn(len(w)) if with_bias else None
+    x.requires_grad_(), w.requires_grad_()
+    with torch.autocast('cpu', dtype):
+        y = adder_conv2d(x, w, bias, *geometry.arguments, **CENTER)
+    assert y.dtype == dtype
+    rounded = [t.detach().to(dtype).double() for t in (x, w)]
+    expected = exact(*rounded, geometry)
+    if with_bias:
+        expected = expected + bias.view(1, -1, 1, 1)
+    step = torch.finfo(dtype).eps
+    torch.testing.assert_close(y.double(), expected, rtol=2 * step,
+                               atol=step * expected.abs().max().item())
+    y.backward(g.to(dtype))
+    gradients = reference.adder_conv2d_backward(
+        g.to(dtype).double(), *rounded, *geometry.arguments, center=True)
+    for tensor, wanted in zip((x, w), gradients):
+        assert tensor.grad.dtype == torch.float32
+        torch.testing.assert_close(
+            tensor.grad.double(), wanted, rtol=2 * step,
+            atol=4 * step * wanted.abs().max().item())
+
+
+def test_autocast_leaves_float64():
+    x, w, _ = GEOMETRIES[2].tensors(torch.float64)
     with torch.autocast('cpu', torch.bfloat16):
-        y = adder_conv2d(x.float(), w.float(), **CENTER)
-    assert y.dtype == torch.float32
-    torch.testing.assert_close(y[0, :, 0, 0], torch.tensor([-0.5, 0.5]))
+        y = adder_conv2d(x, w, None, *GEOMETRIES[2].arguments, **CENTER)
+    assert y.dtype == torch.float64
 
 
 def test_float64_and_an_empty_batch():

@@ -75,6 +75,23 @@ def test_compiled_layer_takes_any_size():
                                    atol=1e-4)
 
 
+def test_the_path_from_a_convolution_takes_three_graphs():
+    """Whatever values t passes: a graph for each would be too many."""
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    layer = AdderConv2d(3, 8, 3, weight_norm='AWN', center=True)
+    compiled = torch.compile(layer, backend=backend, fullgraph=True)
+    x = torch.randn(2, 3, 9, 8)
+    for fraction in (0, *(i / 20 for i in range(1, 20)), 1):
+        layer.set_adder_fraction(fraction)
+        torch.testing.assert_close(compiled(x), layer(x))
+    assert len(graphs) == 3
+
+
 def test_compiled_network_has_no_graph_break():
     model = AdderResNet(18, stem_channels=8, base_channels=8)
     x = torch.randn(2, 3, 32, 32)
@@ -106,7 +123,7 @@ def test_exported_classifier():
 
 
 def test_half_types_cannot_hold_adder_outputs():
-    """Why autocast computes in float32: at 4,000 they lose what BN needs."""
+    """Why autocast leaves them float32 unless they are centered."""
     spread = 4000 + torch.tensor([0., .9, 1.9, 2.9])
     assert spread.half().unique().numel() == 2  # steps of 2
     assert spread.bfloat16().unique().numel() == 1  # steps of 16

@@ -6,7 +6,6 @@
 
 #include "elementwise.cuh"
 #include "forward.cuh"
-#include "fused.cuh"
 #include "input_grad.cuh"
 #include "plan.h"
 
@@ -14,15 +13,6 @@ namespace mmadder {
 namespace cuda {
 
 // Device pointers of one call; packed and partial are the plan's scratch.
-template <typename T>
-struct ForwardArguments {
-  const T* input;
-  const T* weight;
-  void* packed;
-  float* partial;
-  T* output;
-};
-
 template <typename T>
 struct InputGradArguments {
   const T* grad_output;
@@ -43,23 +33,6 @@ inline unsigned blocks_for(int64_t elements) {
   return (unsigned)std::min<int64_t>(ceil_div(elements, kThreads), 1 << 16);
 }
 
-template <typename T, typename Sum, typename Launcher,
-          typename End = NoEpilogue>
-void run_center(const Launcher& launch, const Plan& plan, const Shape& s,
-                const Sum* partial, T* output, const End& end = {}) {
-  launch(center_kernel<T, Sum, End>,
-         blocks_for((int64_t)s.batch * s.groups * s.out_plane()), kThreads,
-         partial, output, s, plan.blocks.splits, end);
-}
-
-template <typename T, typename Output, typename Launcher,
-          typename End = NoEpilogue>
-void run_direct(const Launcher& launch, const Shape& s, const T* input,
-                const T* weight, Output* output, const End& end = {}) {
-  launch(adder_conv2d_forward_direct_kernel<T, Output, End>,
-         blocks_for(s.out_numel()), kThreads, input, weight, output, s, end);
-}
-
 template <typename T, typename Shared, typename Launcher>
 void run_pack(const Launcher& launch, const Shape& s,
               const PackedShape& packing, const T* weight, Shared* packed) {
@@ -67,28 +40,39 @@ void run_pack(const Launcher& launch, const Shape& s,
          kThreads, weight, packed, s, packing);
 }
 
-template <typename Tile, bool WHOLE_TAPS, typename Shared, typename T,
-          typename Launcher>
-void run_forward(const Launcher& launch, const Plan& plan, const Shape& s,
-                 const ForwardArguments<T>& a) {
-  auto* packed = static_cast<Shared*>(a.packed);
-  run_pack(launch, s, plan.packing, a.weight, packed);
-  launch(adder_conv2d_forward_kernel<T, Shared, Tile, WHOLE_TAPS>,
-         (unsigned)plan.block_count, Tile::kThreads, a.input,
-         (const Shared*)packed, a.output, a.partial, s, plan.packing,
-         plan.window, strides_of<T, Shared, Tile>(plan), plan.blocks);
-  if (plan.center)
-    run_center<T>(launch, plan, s, (const float*)a.partial, a.output);
-  else if (plan.blocks.splits > 1)
-    launch(
-        sum_partial_kernel<T>, blocks_for(s.out_numel()), kThreads,
-        (const float*)a.partial, a.output, plan.blocks.splits, s.out_numel());
+// The weight as the tiles of a plan read it.
+template <typename T, typename Launcher>
+void dispatch_pack(const Launcher& launch, const Plan& plan, const Shape& s,
+                   const T* weight, void* packed) {
+  if (plan.direct)
+    return;
+  if constexpr (is_same<T, __half>) {
+    if (plan.half_pairs)
+      return run_pack(
+          launch, s, plan.packing, weight, static_cast<__half*>(packed));
+  }
+  if constexpr (!is_same<T, double>)
+    run_pack(launch, s, plan.packing, weight, static_cast<float*>(packed));
 }
 
-template <int ROWS, int PIXELS, int THREAD_ROWS, int BLOCKS, typename T,
-          typename Launcher>
+template <typename Tile, bool WHOLE_TAPS, typename Shared, typename Launcher,
+          typename T, typename End>
+void run_forward(const Launcher& launch, const Plan& plan, const Shape& s,
+                 const ForwardArguments<T, End>& a) {
+  launch(adder_conv2d_forward_kernel<T, Shared, Tile, WHOLE_TAPS, End>,
+         (unsigned)plan.block_count, Tile::kThreads, a.input,
+         static_cast<const Shared*>(a.packed), a.output, a.partial, s,
+         plan.packing, plan.window, strides_of<T, Shared, Tile>(plan),
+         plan.blocks, a.end);
+  if (plan.partial_numel > 0)
+    launch(finish_kernel<T, End>, blocks_for(s.out_numel()), kThreads,
+           (const float*)a.partial, a.output, s, plan.blocks, a.end);
+}
+
+template <int ROWS, int PIXELS, int THREAD_ROWS, int BLOCKS, typename Launcher,
+          typename T, typename End>
 void run_forward_taps(const Launcher& launch, const Plan& plan, const Shape& s,
-                      const ForwardArguments<T>& a) {
+                      const ForwardArguments<T, End>& a) {
   constexpr int kWhole = is_same<T, float> ? kWideDepth : kDepth;
   if (plan.whole_taps)
     run_forward<Tile<ROWS, PIXELS, kWhole, THREAD_ROWS, BLOCKS>, true, float>(
@@ -98,74 +82,41 @@ void run_forward_taps(const Launcher& launch, const Plan& plan, const Shape& s,
         launch, plan, s, a);
 }
 
-template <typename T, typename Launcher>
+template <typename Launcher, typename T, typename Sum, typename End>
+void run_direct(const Launcher& launch, const Shape& s,
+                const ForwardArguments<T, End>& a, Sum* sums) {
+  const unsigned blocks = blocks_for(s.out_numel());
+  if (!a.end.center) {
+    launch(adder_conv2d_forward_direct_kernel<T, T, End>, blocks, kThreads,
+           a.input, a.weight, a.output, s, a.end);
+    return;
+  }
+  launch(adder_conv2d_forward_direct_kernel<T, Sum, NoEpilogue>, blocks,
+         kThreads, a.input, a.weight, sums, s, NoEpilogue{});
+  launch(center_kernel<T, Sum, End>,
+         blocks_for((int64_t)s.batch * s.groups * s.out_plane()), kThreads,
+         (const Sum*)sums, a.output, s, a.end);
+}
+
+template <typename Launcher, typename T, typename End>
 void dispatch_forward(const Launcher& launch, const Plan& plan, const Shape& s,
-                      const ForwardArguments<T>& a) {
-  if constexpr (is_same<T, __half>) {
-    if (!plan.direct && plan.half_pairs)
-      return run_forward<Tile<128, 64, kWideDepth, 8, 3>, true, __half>(
-          launch, plan, s, a);
-  }
-  if constexpr (!is_same<T, double>) {  // the tiles of kForwardTiles
-    if (!plan.direct && plan.tile.rows == 128)
-      return run_forward_taps<128, 64, 8, 3>(launch, plan, s, a);
-    if (!plan.direct && plan.tile.rows == 64)
-      return run_forward_taps<64, 128, 8, 3>(launch, plan, s, a);
-    if (!plan.direct)
-      return run_forward_taps<32, 128, 4, 4>(launch, plan, s, a);
-  }
-  const auto direct = [&](auto* output) {
-    run_direct(launch, s, a.input, a.weight, output);
-  };
+                      const ForwardArguments<T, End>& a) {
   if constexpr (is_same<T, double>) {
-    direct(a.output);
-    if (plan.center)
-      run_center<T>(launch, plan, s, (const double*)a.output, a.output);
-  } else if (plan.center) {
-    direct(a.partial);
-    run_center<T>(launch, plan, s, (const float*)a.partial, a.output);
+    run_direct(launch, s, a, a.output);
   } else {
-    direct(a.output);
-  }
-}
-
-template <typename Tile, bool WHOLE_TAPS, typename Launcher>
-void run_fused(const Launcher& launch, const Plan& plan, const Shape& s,
-               const FusedArguments& a) {
-  launch(adder_conv2d_fused_kernel<float, float, Tile, WHOLE_TAPS>,
-         (unsigned)plan.block_count, Tile::kThreads, a.input, a.packed,
-         a.output, a.partial, s, plan.packing, plan.window,
-         strides_of<float, float, Tile>(plan), plan.blocks, a.end);
-  if (plan.partial_numel > 0)
-    launch(finish_kernel<float>, blocks_for(s.out_numel()), kThreads,
-           (const float*)a.partial, a.output, s, plan.blocks, a.end);
-}
-
-template <int ROWS, int PIXELS, int THREAD_ROWS, int BLOCKS, typename Launcher>
-void run_fused_taps(const Launcher& launch, const Plan& plan, const Shape& s,
-                    const FusedArguments& a) {
-  if (plan.whole_taps)
-    run_fused<Tile<ROWS, PIXELS, kWideDepth, THREAD_ROWS, BLOCKS>, true>(
-        launch, plan, s, a);
-  else
-    run_fused<Tile<ROWS, PIXELS, kDepth, THREAD_ROWS, BLOCKS>, false>(
-        launch, plan, s, a);
-}
-
-template <typename Launcher>
-void dispatch_fused(const Launcher& launch, const Plan& plan, const Shape& s,
-                    const FusedArguments& a) {
-  if (plan.direct && plan.center) {
-    run_direct(launch, s, a.input, a.weight, a.partial);
-    run_center(launch, plan, s, (const float*)a.partial, a.output, a.end);
-  } else if (plan.direct) {
-    run_direct(launch, s, a.input, a.weight, a.output, a.end);
-  } else if (plan.tile.rows == 128) {  // the tiles of kForwardTiles
-    run_fused_taps<128, 64, 8, 3>(launch, plan, s, a);
-  } else if (plan.tile.rows == 64) {
-    run_fused_taps<64, 128, 8, 3>(launch, plan, s, a);
-  } else {
-    run_fused_taps<32, 128, 4, 4>(launch, plan, s, a);
+    if constexpr (is_same<T, __half>) {
+      if (!plan.direct && plan.half_pairs)
+        return run_forward<Tile<128, 64, kWideDepth, 8, 3>, true, __half>(
+            launch, plan, s, a);
+    }
+    if (plan.direct)
+      run_direct(launch, s, a, a.partial);
+    else if (plan.tile.rows == 128)  // the tiles of kForwardTiles
+      run_forward_taps<128, 64, 8, 3>(launch, plan, s, a);
+    else if (plan.tile.rows == 64)
+      run_forward_taps<64, 128, 8, 3>(launch, plan, s, a);
+    else
+      run_forward_taps<32, 128, 4, 4>(launch, plan, s, a);
   }
 }
 

@@ -91,33 +91,27 @@ __global__ void sum_partial_kernel(
   }
 }
 
-// output = the same sum, less its mean over the filters of a group at each
-// pixel. Both may be one memory where there is one split.
+// output = sums less their mean over the filters of a group at each pixel, of
+// the direct kernel below. Both may be one memory.
 template <typename T, typename Sum, typename End>
 __global__ void center_kernel(
-    const Sum* partial, T* output, const Shape s, int splits, const End end) {
+    const Sum* sums, T* output, const Shape s, const End end) {
   constexpr int kRun = 16;  // short sums keep the rounding error small
-  const int64_t numel = s.out_numel(), plane = s.out_plane();
+  const int64_t plane = s.out_plane();
   MMADDER_EACH(e, (int64_t)s.batch * s.groups * plane) {
     const int64_t first = e / plane * s.out_per_group * plane + e % plane;
-    const auto value = [&](int filter) {
-      Sum sum = 0;
-      for (int split = 0; split < splits; ++split)
-        sum += partial[split * numel + first + filter * plane];
-      return sum;
-    };
     Sum total = 0;
     for (int begin = 0; begin < s.out_per_group; begin += kRun) {
       Sum run = 0;
       for (int m = begin; m < s.out_per_group && m < begin + kRun; ++m)
-        run += value(m);
+        run += sums[first + m * plane];
       total += run;
     }
     const Sum mean = total / s.out_per_group;
     const int channel = e / plane % s.groups * s.out_per_group;
     for (int m = 0; m < s.out_per_group; ++m) {
       const int64_t place = first + m * plane;
-      output[place] = convert<T>(end(value(m) - mean, channel + m, place));
+      output[place] = convert<T>(end(sums[place] - mean, channel + m, place));
     }
   }
 }

@@ -10,10 +10,18 @@ cudaError_t launch_forward(
   cudaError_t error = cudaSuccess;
   with_type(dtype, [&](auto zero) {
     using T = decltype(zero);
-    dispatch_forward<T>(
-        StreamLauncher{stream, &error}, plan, shape,
-        {static_cast<const T*>(input), static_cast<const T*>(weight), packed,
-         partial, static_cast<T*>(output)});
+    const StreamLauncher launch{stream, &error};
+    const T* const w = static_cast<const T*>(weight);
+    dispatch_pack(launch, plan, shape, w, packed);
+    dispatch_forward(
+        launch, plan, shape,
+        ForwardArguments<T, NoEpilogue>{
+            static_cast<const T*>(input),
+            w,
+            packed,
+            partial,
+            static_cast<T*>(output),
+            {plan.center}});
   });
   return error;
 }

@@ -1,6 +1,7 @@
 // Forward of the adder convolution, Y = -sum |X - W|, by tiles.
 #pragma once
 
+#include "epilogue.cuh"
 #include "loader.cuh"
 
 namespace mmadder {
@@ -117,35 +118,62 @@ __device__ __forceinline__ ForwardBlock sum_distances(
 }
 
 // input (N, C_in, H, W), packed by pack_forward_kernel, output (N, C_out,
-// H_out, W_out). With several splits of the depth, partial sums go to
-// partial (splits, N, C_out, H_out, W_out) instead.
-template <typename T, typename Shared, typename Tile, bool WHOLE_TAPS>
+// H_out, W_out); a residual of end is aligned to 16 bytes. Where the depth is
+// split, or a centered group has more rows than a tile, partial sums go to
+// partial (splits, N, C_out, H_out, W_out), behind them, if centered, their
+// sums over the rows of a block, (splits, row tiles, groups, N, H_out, W_out),
+// and finish_kernel does the rest.
+template <typename T, typename Shared, typename Tile, bool WHOLE_TAPS,
+          typename End>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocksPerSm)
 adder_conv2d_forward_kernel(
     const T* __restrict__ input, const Shared* __restrict__ packed,
     T* __restrict__ output, float* __restrict__ partial, const Shape s,
     const PackedShape packing, const Window window, const Strides strides,
-    const Blocks blocks) {
+    const Blocks blocks, const End end) {
   MMADDER_SHARED(Shared, rows, 2 * Tile::kDepth * Tile::kRows);
   MMADDER_SHARED(Shared, pixels, 2 * Tile::kDepth * Tile::kPixels);
   MMADDER_SHARED(ForwardBlock, parked, 1);
   const ThreadTile<Tile, Shared> mine(threadIdx.x);
+  static_assert(
+      mine.kThreadsDown * sizeof(float) <= 2 * Tile::kDepth * sizeof(Shared),
+      "sums of rows fit pixels");
   float result[Tile::kThreadRows][Tile::kThreadPixels];
   const ForwardBlock done = sum_distances<WHOLE_TAPS>(
       result, mine, rows, pixels, parked, input, packed, s, packing, window,
       strides, blocks);
-  const auto write = [&](auto* out) {
-    write_tile(result, mine, done.pixels, out, s.out_plane(), s.out_channels,
-               done.group * s.out_per_group + done.first_row,
-               s.out_per_group - done.first_row);
-  };
-  float* const share = partial + done.split * s.out_numel();
-  if constexpr (is_same<T, float>)
-    write(partial ? share : output);
-  else if (partial)
-    write(share);
-  else
-    write(output);
+  const int first_channel = done.group * s.out_per_group + done.first_row;
+  const int rows_left = s.out_per_group - done.first_row;
+  float sums[Tile::kThreadPixels];
+  if (end.center)
+    sum_rows(
+        sums, result, mine, rows_left, reinterpret_cast<float*>(pixels));
+
+  if (partial) {
+    write_tile(result, mine, done.pixels, partial + done.split * s.out_numel(),
+               s.out_plane(), s.out_channels, first_channel, rows_left);
+    if (!end.center || mine.place_down() > 0)
+      return;
+    const int64_t part =
+        done.split * blocks.row_tiles + done.first_row / Tile::kRows;
+    float* const to = partial + blocks.splits * s.out_numel() +
+        (part * s.groups + done.group) * s.batch * s.out_plane() +
+        done.pixels.first_image * s.out_plane() + done.pixels.first_in_plane;
+    MMADDER_UNROLL for (int j = 0; j < Tile::kThreadPixels; ++j)
+      if (done.pixels.has(mine.pixel(j)))
+        to[mine.pixel(j)] = sums[j];
+    return;
+  }
+
+  if (end.center)
+    MMADDER_UNROLL for (int j = 0; j < Tile::kThreadPixels; ++j) {
+      const float mean = sums[j] / s.out_per_group;
+      MMADDER_UNROLL for (int i = 0; i < Tile::kThreadRows; ++i)
+        result[i][j] -= mean;
+    }
+  normalize(result, mine, first_channel, rows_left, end);
+  write_tile(result, mine, done.pixels, output, s.out_plane(), s.out_channels,
+             first_channel, rows_left, store_of(end, output));
 }
 
 }  // namespace cuda

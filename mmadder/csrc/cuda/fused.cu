@@ -16,7 +16,7 @@ cudaError_t launch_fused(
     const Plan& plan, const Shape& shape, const FusedArguments& arguments,
     cudaStream_t stream) {
   cudaError_t error = cudaSuccess;
-  dispatch_fused(StreamLauncher{stream, &error}, plan, shape, arguments);
+  dispatch_forward(StreamLauncher{stream, &error}, plan, shape, arguments);
   return error;
 }
 

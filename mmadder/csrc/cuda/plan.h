@@ -129,16 +129,15 @@ inline PackedShape packed_forward(const Shape& s) {
       detail::smallest_tile(kForwardTiles, s.out_per_group));
 }
 
-// sms: multiprocessors of the device. Equal numbers give equal bits. A
-// centered output is computed from partial results, one split's at least;
-// those of float64 lie in the output itself.
+// sms: multiprocessors of the device. Equal numbers give equal bits. Partial
+// results are those of the splits, and if centered, of row tiles and of the
+// direct kernel, of which those of float64 lie in the output itself.
 inline Plan plan_forward(const Shape& s, DType dtype, int sms, bool center) {
   Plan plan{};
   plan.center = center;
   plan.direct =
       dtype == DType::kDouble || !detail::packs(s) || !detail::fits_tiles(s);
   if (plan.direct) {
-    plan.blocks.splits = 1;
     if (center && dtype != DType::kDouble)
       plan.partial_numel = s.out_numel();
     return plan;
@@ -160,26 +159,20 @@ inline Plan plan_forward(const Shape& s, DType dtype, int sms, bool center) {
   plan.window.set_taps(s.kernel_h, s.kernel_w);
   detail::set_blocks(plan, s.out_per_group, s.batch * s.out_plane(), s.groups,
                      depth, s.out_numel(), sms);
-  // set_blocks may have found too many blocks for a tiled launch.
-  if (plan.direct)
-    plan.blocks.splits = 1;
-  if (center && plan.blocks.splits == 1)
-    plan.partial_numel = s.out_numel();
+  const Blocks& blocks = plan.blocks;
+  if (plan.direct)  // set_blocks found too many for a tiled launch
+    plan.partial_numel = center ? s.out_numel() : 0;
+  else if (center && blocks.splits * blocks.row_tiles > 1)
+    plan.partial_numel = blocks.splits *
+        (s.out_numel() +
+         s.out_plane() * s.batch * s.groups * blocks.row_tiles);
   return plan;
 }
 
 // Of float32, with an Epilogue; the weight is packed before.
 inline Plan plan_fused(const Shape& s, int sms, bool center) {
-  Plan plan = plan_forward(s, DType::kFloat, sms, false);
-  plan.center = center;
+  Plan plan = plan_forward(s, DType::kFloat, sms, center);
   plan.packed_bytes = 0;
-  const Blocks& blocks = plan.blocks;
-  if (center && plan.direct)
-    plan.partial_numel = s.out_numel();
-  else if (center && blocks.splits * blocks.row_tiles > 1)
-    plan.partial_numel = blocks.splits *
-        (s.out_numel() +
-         s.out_plane() * s.batch * s.groups * blocks.row_tiles);
   return plan;
 }
 
@@ -214,16 +207,18 @@ inline Plan plan_input_grad(const Shape& s, DType dtype, int sms) {
   return plan;
 }
 
-// Device pointers of a fused call: packed by launch_pack, residual and packed
-// aligned to 16 bytes, partial the plan's or null.
-struct FusedArguments {
-  const float* input;
-  const float* weight;
-  const float* packed;
+// Device pointers of a forward call: packed by pack_forward_kernel and aligned
+// to 16 bytes, as a residual of end is; partial is the plan's or null.
+template <typename T, typename End>
+struct ForwardArguments {
+  const T* input;
+  const T* weight;
+  const void* packed;
   float* partial;
-  float* output;
-  Epilogue end;
+  T* output;
+  End end;
 };
+using FusedArguments = ForwardArguments<float, Epilogue>;
 
 }  // namespace cuda
 }  // namespace mmadder

@@ -60,8 +60,10 @@ struct Epilogue {
   }
 };
 
-// Its place in other kernels.
+// Its place in training.
 struct NoEpilogue {
+  bool center;
+
   template <typename Sum>
   MMADDER_HOST_DEVICE Sum operator()(Sum sum, int, int64_t) const {
     return sum;
