@@ -71,9 +71,14 @@ def study_model(model: nn.Module, run: Callable[[], object]) -> list[dict]:
     return rows
 
 
+def name_of(dtype: torch.dtype) -> str:
+    """Return 'float16' of torch.float16."""
+    return str(dtype).removeprefix('torch.')
+
+
 def table(rows: list[dict]) -> tuple[tuple, list[tuple]]:
     """Header and rows of :func:`study_model`, for the terminal."""
-    names = [f'{kind}, {str(dtype).removeprefix("torch.")}'
+    names = [f'{kind}, {name_of(dtype)}'
              for kind in ('raw', 'centered') for dtype in HALF_TYPES]
     return ('layer', 'taps', 'mean of y', 'deviation', *names), [
         (row['layer'], row['taps'], row['mean'], row['deviation'], *(

@@ -1,14 +1,21 @@
 """Rounding to half types, against what is known of it."""
 import math
+from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
+from settling import settle
 from small_classifier import make_classifier
 from torch import nn
 
 from mmadder.analysis import half_precision
 from mmadder.layers import AdderConv2d
+from mmadder.models import build_model
 from mmadder.ops import reference
+
+CONFIG = Path(__file__).parents[2].joinpath(
+    'configs/digits/ann-awn-centered-resnet18_1xb32-5e_digits.py')
 
 
 def test_noise_of_a_known_step():
@@ -53,3 +60,18 @@ def test_centered_outputs_round_less():
     assert deep and all(
         row['centered'][dtype] < row['raw'][dtype] / 2
         for row in deep for dtype in half_precision.HALF_TYPES)
+
+
+def test_the_tool_evaluates(call_tool, capsys, digits, tmp_path):
+    model = settle(build_model(Config.fromfile(CONFIG)),
+                   torch.randn(8, 3, 48, 48))
+    checkpoint = tmp_path / 'a.pth'
+    torch.save(model.state_dict(), checkpoint)
+    call_tool('analysis/half_precision.py', CONFIG, checkpoint, '--data-root',
+              digits, '--images', 4, '--evaluate', '--cfg-options',
+              'test_dataloader.num_workers=0',
+              'test_dataloader.persistent_workers=False')
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == 'a.pth, 4 test images'
+    assert [line.split()[0] for line in lines[-3:]] == [
+        'float32', 'float16', 'bfloat16']

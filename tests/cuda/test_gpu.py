@@ -1,4 +1,5 @@
 """The CUDA operators on a GPU: against the reference, the CPU, themselves."""
+import copy
 import shutil
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import pytest
 import torch
 from geometries import GEOMETRIES, TILES, Geometry
 from settling import relative_error, settle
+from torch import nn
 
 from mmadder.inference import fuse_adder_bn
 from mmadder.layers import AdderConv2d
@@ -172,6 +174,43 @@ def test_cuda_graph():
     x.mul_(0.5)
     graph.replay()
     assert torch.equal(y, adder_conv2d(x, w, padding=1))
+
+
+def test_cuda_graph_of_a_training_step():
+    """Nothing waits for the host; new pictures go where the old ones were."""
+
+    def step(model, optimizer, x):
+        optimizer.zero_grad()
+        loss = model(x).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        AdderConv2d(16, 32, 3, padding=1, weight_norm='AWN', center=True),
+        nn.BatchNorm2d(32), nn.ReLU(), AdderConv2d(32, 10, 3), nn.Flatten(2),
+        nn.BatchNorm1d(10)).cuda()
+    twin = copy.deepcopy(model)
+    optimizer, twins = (torch.optim.SGD(m.parameters(), 0.1, momentum=0.9)
+                        for m in (model, twin))
+    x, *others = torch.randn(4, 8, 16, 9, 9, device='cuda').unbind()
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # as CUDA graphs ask for
+        for _ in range(3):
+            step(model, optimizer, x)
+            step(twin, twins, x)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    optimizer.zero_grad()
+    with torch.cuda.graph(graph):
+        loss = step(model, optimizer, x)
+    for other in others:
+        x.copy_(other)
+        graph.replay()
+        expected = step(twin, twins, other)
+        torch.testing.assert_close(loss, expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason='needs two GPUs')

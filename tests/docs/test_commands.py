@@ -56,6 +56,8 @@ LISTED = [
      'needs a build with CUDA; tests/cuda reads the same figures'),
     (r'docs/cuda.md', 'python tools/analysis/count_launches.py',
      'tests/tools/test_count_launches.py runs it'),
+    (r'docs/cuda.md', 'python tools/analysis/half_precision.py',
+     'needs CIFAR-10; tests/analysis/test_half_precision.py runs it small'),
     (r'docs/scaling.md', 'python tools/analysis/fill_scaling.py',
      'writes that page; tests/tools/test_fill_scaling.py runs it on a copy'),
 ]
