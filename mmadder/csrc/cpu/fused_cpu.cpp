@@ -6,7 +6,6 @@
 #include <limits>
 #include <optional>
 
-#include "../cuda/shape_of.h"
 #include "drivers.h"
 #include "glue.h"
 
@@ -43,16 +42,6 @@ class EpilogueTensors {
   cpu::Epilogue epilogue_;
 };
 
-// Elements of a packed weight, which this processor's kernels decide, or on a
-// GPU the tiles.
-int64_t adder_conv2d_packed_size(
-    at::IntArrayRef weight, int64_t groups, bool codes, bool on_gpu) {
-  const auto g = weight_geometry(weight, groups);
-  if (on_gpu)
-    return cuda::packed_forward(cuda::shape_of(g)).numel(g.groups);
-  return codes ? cpu::packed_codes_size(g) : cpu::packed_weight_size(g);
-}
-
 at::Tensor adder_conv2d_pack_weight(
     const at::Tensor& weight, int64_t groups, bool shifted) {
   const bool codes = weight.scalar_type() == at::kByte;
@@ -60,7 +49,7 @@ at::Tensor adder_conv2d_pack_weight(
     check_floats("adder_conv2d_pack_weight", "weight", weight, weight.sizes());
   const auto g = weight_geometry(weight.sizes(), groups);
   const auto packed = at::empty(
-      {adder_conv2d_packed_size(weight.sizes(), groups, codes, false)},
+      {codes ? cpu::packed_codes_size(g) : cpu::packed_weight_size(g)},
       weight.options());
   const auto w = weight.contiguous();
   if (codes)
@@ -175,10 +164,6 @@ TORCH_LIBRARY_IMPL(mmadder, CPU, m) {
   m.impl("adder_conv2d_pack_weight", adder_conv2d_pack_weight);
   m.impl("adder_conv2d_fused", adder_conv2d_fused);
   m.impl("adder_conv2d_int8", adder_conv2d_int8);
-}
-
-TORCH_LIBRARY_IMPL(mmadder, CompositeExplicitAutograd, m) {
-  m.impl("adder_conv2d_packed_size", adder_conv2d_packed_size);
 }
 
 }  // namespace mmadder

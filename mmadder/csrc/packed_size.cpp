@@ -1,0 +1,28 @@
+// The size of a packed weight, on either device, for fake tensors.
+#include <ATen/ATen.h>
+#include <torch/library.h>
+
+#include "cpu/drivers.h"
+#include "cuda/shape_of.h"
+#include "geometry.h"
+
+namespace mmadder {
+namespace {
+
+// Elements, which on a CPU this processor's kernels decide, on a GPU the
+// tiles.
+int64_t adder_conv2d_packed_size(
+    at::IntArrayRef weight, int64_t groups, bool codes, bool on_gpu) {
+  const auto g = weight_geometry(weight, groups);
+  if (on_gpu)
+    return cuda::packed_forward(cuda::shape_of(g)).numel(g.groups);
+  return codes ? cpu::packed_codes_size(g) : cpu::packed_weight_size(g);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(mmadder, CompositeExplicitAutograd, m) {
+  m.impl("adder_conv2d_packed_size", adder_conv2d_packed_size);
+}
+
+}  // namespace mmadder
