@@ -10,12 +10,13 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 from mmpretrain.models import LinearClsHead
 from mmpretrain.structures import DataSample
 from torch import nn
 
+from mmadder import models
 from mmadder.checkpoints import variant_of
 from mmadder.cli.detector_classes import fit_detector_classes
 from mmadder.engine.adder_check_hook import frozen_norms, without_norm
@@ -73,8 +74,7 @@ def load(name):
 
 def build_model(cfg):
     torch.manual_seed(0)
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        return MODELS.build(cfg.model)
+    return models.build_model(cfg)
 
 
 def build_optimizer(cfg, model):
