@@ -17,7 +17,8 @@ from mmadder.ops import reference
 
 # Both kinds of fetching, split depth, groups.
 SHORT = [TILES[0], TILES[1], TILES[2], TILES[4]]
-GROUPS_OF_FEW = Geometry(2, 8, (13, 10), 6, (3, 3), (2, 2), (1, 1), groups=2)
+# For no tile: a channel a group, for more filters than a short sum takes.
+DIRECT = Geometry(2, 2, (13, 10), 40, (3, 3), (2, 2), (1, 1), groups=2)
 # Four row tiles, the last with tails; two a group; few channels; whole tiles.
 ROW_TILES = [
     Geometry(2, 6, (5, 6), 400, (2, 3), (1, 2), (1, 1)),
@@ -348,7 +349,7 @@ def is_noticed(program, folder):
                      (torch.float32, 1), (torch.float16, 108))]
     problems += [
         Problem(geometry, multiprocessors=count, center=center, fused=fused)
-        for geometry in [*SHORT, GROUPS_OF_FEW, *ROW_TILES]
+        for geometry in [*SHORT, DIRECT, *ROW_TILES]
         for count, center, fused in ((1, True, 'shortcut, relu'),
                                      (108, True, ''), (1, False, 'relu'))]
     problems += [Problem(TILES[7], change=change, fused='relu'),
