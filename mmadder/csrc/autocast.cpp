@@ -24,9 +24,9 @@ at::Tensor adder_conv2d_autocast(
               at::IntArrayRef, at::IntArrayRef, int64_t, c10::string_view,
               c10::string_view, bool)>();
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(key);
-  const auto dtype =
-      center ? at::autocast::get_lower_precision_fp_from_device_type(device)
-             : at::kFloat;
+  const auto dtype = center
+      ? at::autocast::get_lower_precision_fp_from_device_type(device)
+      : at::kFloat;
   return op.call(
       at::autocast::cached_cast(dtype, input, device),
       at::autocast::cached_cast(dtype, weight, device), stride, padding,

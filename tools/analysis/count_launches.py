@@ -4,8 +4,8 @@ The network of our configs runs on the meta device, where nothing is computed
 and every operator is seen: all but views and empty tensors, each at least one
 launch. An adder's forward and its input gradient are two, the packing of the
 weight and the tiles, and a third where the depth is split or a centered group
-has more than 128 filters; its weight gradient is cuDNN's and two more. Left out
-is the optimizer, multi-tensor on a GPU.
+has more than 128 filters; its weight gradient is cuDNN's and two more. Left
+out is the optimizer, multi-tensor on a GPU.
 
     python tools/analysis/count_launches.py
     python tools/analysis/count_launches.py --names    # of one layer's scaling
