@@ -172,8 +172,6 @@ def naive(problem: Problem) -> Callable:
 MAKERS = {'conv2d': operators.conv2d, 'adder': operators.adder('auto'),
           'centered': operators.adder('auto', center=True), 'naive': naive,
           'cdist': operators.cdist}
-
-
 WEIGHT_NORMS = {operators.BASELINE: operators.conv2d,
                 **operators.GROUPS['weight_norm']}
 
@@ -183,7 +181,7 @@ def calls(problem: Problem, makers: dict[str, Callable] = MAKERS,
     """{direction: {candidate: callable}} of one layer.
 
     The backward calls give the gradients of x and w, of a forward pass that
-    is run here. Those of 'weight norm' are steps of AWN and of its other
+    is run here. Those of 'weight_norm' are steps of AWN and of its other
     form, beside the forward of the convolution.
     """
     leaves = [t.clone().requires_grad_() for t in problem[1:3]]
@@ -195,8 +193,8 @@ def calls(problem: Problem, makers: dict[str, Callable] = MAKERS,
             name: lambda y=y: torch.autograd.grad(
                 y, leaves, problem.grad, retain_graph=True)
             for name, y in outputs.items()},
-        **{'weight norm': {
-            name: make(problem) for name, make in WEIGHT_NORMS.items()}})
+        weight_norm={
+            name: make(problem) for name, make in WEIGHT_NORMS.items()})
 
 
 def measure(layers: Sequence[Layer], rounds: int, device: str = 'cuda',
