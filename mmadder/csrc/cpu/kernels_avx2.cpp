@@ -239,7 +239,7 @@ struct Ints {
 
 const Kernels& avx2_kernels() {
   static const Kernels table = [] {
-    auto kernels = make_kernels<Vector, 10, 5, 5, 0>("avx2");
+    auto kernels = make_kernels<Vector, 9, 4, 4, 0>("avx2");
     set_code_kernels<Bytes, Ints, 5>(kernels);
     return kernels;
   }();
