@@ -91,12 +91,15 @@ def _compiled(converted, x, precision):
 
 def torch_int8(model: nn.Module, x: Tensor) -> Run:
     """torch.ao's static quantization, calibrated on the input."""
+    # Without VNNI sums of two products saturate, unless inputs have seven
+    # bits, as the observers of x86 give them.
+    backend = 'onednn' if torch.cpu._is_vnni_supported() else 'x86'
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # of its successors
         from torch.ao.quantization import get_default_qconfig_mapping
         from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
         prepared = prepare_fx(
-            copy.deepcopy(model), get_default_qconfig_mapping('onednn'), (x,))
+            copy.deepcopy(model), get_default_qconfig_mapping(backend), (x,))
         with torch.no_grad():
             prepared(x)
         torch.backends.quantized.engine = 'onednn'
