@@ -187,9 +187,10 @@ def real(words, digits):
         CONFIG='CONFIG.py', CNN_CONFIG='CNN_CONFIG.py',
         CHECKPOINT='CHECKPOINT.pth', DIR=str(digits), DATA=str(digits),
         IMAGE='IMAGE.png', WORK_DIRS='work_dirs')
-    words = [re.sub(r'\bWORK_DIR\b', 'work_dirs/CONFIG', re.sub(
-        r'[^=]+$', lambda word: files.get(word[0], word[0]), word))
-        for word in words]
+    words = [re.sub(r'[^=]+$', lambda file: files.get(file[0], file[0]), word)
+             for word in words]  # name=FILE too
+    words = [re.sub(r'\bWORK_DIR\b', 'work_dirs/CONFIG', word)
+             for word in words]
     out = words.index('--out') + 1 if '--out' in words else None
     if out and words[out] == str(digits):
         words[out] = 'out'
