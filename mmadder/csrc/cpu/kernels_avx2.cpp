@@ -48,6 +48,8 @@ struct Vector {
   typedef __m256 type;
   static constexpr int lanes = 8;
   static constexpr bool clip_hides_nan = false;
+  // On Zen 3 min and max share their pipes with sums, not with FMA.
+  static constexpr int sub_by_fma_every = 1;
 
   static type zero() { return _mm256_setzero_ps(); }
   static type set(float a) { return _mm256_set1_ps(a); }
@@ -241,7 +243,7 @@ struct Ints {
 
 const Kernels& avx2_kernels() {
   static const Kernels table = [] {
-    auto kernels = make_kernels<Vector, 9, 5, 4, 0>("avx2");
+    auto kernels = make_kernels<Vector, 9, 5, 5, 0>("avx2");
     set_code_kernels<Bytes, Ints, 5>(kernels);
     return kernels;
   }();
