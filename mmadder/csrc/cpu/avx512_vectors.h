@@ -52,7 +52,7 @@ struct Vector {
   typedef __m512 type;
   static constexpr int lanes = 16;
   static constexpr bool clip_hides_nan = true;
-  static constexpr int sub_by_fma_every = 2;
+  static constexpr bool sub_only_by_fma = false;
 
   static type zero() { return _mm512_setzero_ps(); }
   static type set(float a) { return _mm512_set1_ps(a); }

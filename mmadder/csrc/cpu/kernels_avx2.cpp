@@ -49,7 +49,7 @@ struct Vector {
   static constexpr int lanes = 8;
   static constexpr bool clip_hides_nan = false;
   // On Zen 3 min and max share their pipes with sums, not with FMA.
-  static constexpr int sub_by_fma_every = 1;
+  static constexpr bool sub_only_by_fma = true;
 
   static type zero() { return _mm256_setzero_ps(); }
   static type set(float a) { return _mm256_set1_ps(a); }

@@ -13,7 +13,7 @@ struct Vector {
   typedef int32_t mask __attribute__((vector_size(16)));
   static constexpr int lanes = 4;
   static constexpr bool clip_hides_nan = false;
-  static constexpr int sub_by_fma_every = 2;
+  static constexpr bool sub_only_by_fma = false;
 
   static type zero() { return type{}; }
   static type set(float a) { return type{} + a; }

@@ -10,8 +10,8 @@
 //   distance of a vector and a Broadcast, multiply_add with one as factor;
 //   add_by_fma, sub_by_fma: a + b and a - b on the multiplier's pipe where
 //   that balances the pipes; their `one` must be opaque to the compiler;
-//   sub_by_fma_every: of so many subtractions of the input gradient one goes
-//   by FMA;
+//   sub_only_by_fma: so for all subtractions of the input gradient, or for
+//   every second one;
 //   transpose, a TransposeKernel.
 // Everything has internal linkage: a symbol shared with another unit could
 // carry instructions that the processor lacks.
@@ -104,8 +104,9 @@ void input_grad_f32(
           const typename V::Broadcast gv(gs + t * kBlock + c);
 #pragma GCC unroll 2
           for (int v = 0; v < kVectors; ++v) {
-            constexpr int kEvery = V::sub_by_fma_every;
-            const auto difference = (t * kVectors + v) % kEvery == kEvery - 1
+            const bool by_fma =
+                V::sub_only_by_fma || (t * kVectors + v) % 2 == 1;
+            const auto difference = by_fma
                 ? V::sub_by_fma(wv[v], xv[t][v], one)
                 : V::sub(wv[v], xv[t][v]);
             acc[t][v] = V::multiply_add(
