@@ -6,6 +6,7 @@ neck with it, as one list of steps whose maps lie as the kernels read them.
 """
 import copy
 import logging
+import threading
 from collections import OrderedDict
 from typing import Any
 
@@ -35,7 +36,8 @@ def make_plan(model: nn.Module) -> nn.Module:
     the plan does not know or that have hooks, and on a GPU, in another dtype
     than float32 or while exporting all of it; ``print(plan)`` lists what
     runs outside. A plan is made for each size of input when it first comes;
-    the last few are kept, with their memory. Outputs are the fused model's
+    the last few are kept, with their memory; threads that call one take
+    turns. Outputs are the fused model's
     up to rounding.
 
     Args:
@@ -74,16 +76,21 @@ class Planned(nn.Module):
         super().__init__()
         self.module = module
         self._graph = graph
+        # A plan's maps are shared memory: threads take turns.
+        self._lock = threading.RLock()
         self._forget()
         super().train(False)
 
     def forward(self, x: Tensor, *args, **kwargs) -> Any:
         if args or kwargs or not self._can_plan(x):
             return self.module(x, *args, **kwargs)
-        with torch.no_grad():
+        with torch.no_grad(), self._lock:
             return self._run(x)
 
     def _run(self, x):
+        if any(tensors.get(name) is not tensor or _version(tensor) != version
+               for tensors, name, tensor, version in self._seen):
+            self._forget()
         size = tuple(x.shape)
         try:
             if size in self._steps:
@@ -121,6 +128,11 @@ class Planned(nn.Module):
         """Plan anew, after weights have changed."""
         self._steps = OrderedDict()
         self._packed = {}
+        self._seen = [
+            (tensors, name, tensor, _version(tensor))
+            for module in self.module.modules()
+            for tensors in (module._parameters, module._buffers)
+            for name, tensor in tensors.items() if tensor is not None]
         # Of whatever lies in a plan: there they would not be called.
         outside = {self.graph.module_of(node) for node in self.graph.nodes
                    if self.graph.kinds[node] == 'outside'}
@@ -140,10 +152,11 @@ class Planned(nn.Module):
 
     def __getstate__(self):  # neither graph nor plans can be copied
         return dict(self.__dict__, _graph=None, _steps=None, _packed=None,
-                    _hooks=None)
+                    _hooks=None, _lock=None, _seen=None)
 
     def __setstate__(self, state):
         super().__setstate__(state)
+        self._lock = threading.RLock()
         self._forget()
 
     def __repr__(self) -> str:
@@ -154,6 +167,11 @@ class Planned(nn.Module):
         outside = ', '.join(self.graph.outside()) or 'nothing'
         return (f'Planned({type(self.module).__name__}: {", ".join(inside)}; '
                 f'outside: {outside})')
+
+
+def _version(tensor):
+    """Counts what was written into a tensor."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 class _Joined(nn.Sequential):

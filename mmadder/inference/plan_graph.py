@@ -212,9 +212,15 @@ class PlanGraph:
                 for node in group:
                     self.kinds[node] = 'outside'
                     self.stems.pop(node, None)
-                    for user in node.users:
-                        if self.kinds[user] == 'shape':
-                            self.kinds[user] = 'outside'
+                    self._leave_out_shapes(node)
+
+    def _leave_out_shapes(self, node):
+        """A map's shape, and all parts of that, if the map is none any more.
+        """
+        for user in node.users:
+            if self.kinds[user] == 'shape':
+                self.kinds[user] = 'outside'
+                self._leave_out_shapes(user)
 
 
 def trace(module: nn.Module) -> PlanGraph | str:

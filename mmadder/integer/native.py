@@ -3,6 +3,7 @@
 The same bytes as :mod:`.integer_reference`, in a small part of the time: maps
 stay in the kernels' layout from step to step.
 """
+import threading
 from collections import OrderedDict
 
 import torch
@@ -37,6 +38,7 @@ class NativeNetwork:
         self.network = network
         self.steps = [_Step(network, step) for step in network.steps]
         self._plans: OrderedDict[tuple, _Plan] = OrderedDict()
+        self._lock = threading.Lock()
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """Return the outputs of pictures.
@@ -51,13 +53,20 @@ class NativeNetwork:
             InputError: another dtype, number of channels or size.
         """
         size = self._size(images)
-        if size in self._plans:
-            self._plans.move_to_end(size)
-        else:
-            self._plans[size] = _Plan(self.network, self.steps, size)
-            if len(self._plans) > MOST_SIZES:
-                self._plans.popitem(last=False)
-        return self._plans[size].run(images)
+        with self._lock:
+            if size in self._plans:
+                self._plans.move_to_end(size)
+            else:
+                self._plans[size] = _Plan(self.network, self.steps, size)
+                if len(self._plans) > MOST_SIZES:
+                    self._plans.popitem(last=False)
+            return self._plans[size].run(images)
+
+    def __getstate__(self):  # plans cannot be copied, nor locks
+        return dict(self.__dict__, _plans=OrderedDict(), _lock=None)
+
+    def __setstate__(self, state):
+        self.__dict__.update(state, _lock=threading.Lock())
 
     def _size(self, images):
         network = self.network

@@ -1,9 +1,11 @@
 """Planned models compute what fused ones compute, or run as they are."""
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+import torch.nn.functional as F
 from mmcv.cnn import ConvModule
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
@@ -14,6 +16,7 @@ from torch import nn
 
 from mmadder.errors import InputError
 from mmadder.inference import Planned, fuse_adder_bn, make_plan
+from mmadder.inference.fusion import FusedAdderConv2d
 from mmadder.inference.plan import MOST_SIZES
 from mmadder.models import (
     AdderFPN,
@@ -184,6 +187,41 @@ def test_loaded_weights_are_used():
     assert torch.equal(one(x)[0], other(x)[0])
 
 
+@pytest.mark.parametrize('change', ['load', 'in place', 'another tensor'])
+def test_weights_that_change_inside_are_used(change):
+    """The plan's copies of them would be stale."""
+    plan, x = make_plan(small()), torch.rand(1, 3, 32, 32)
+    before, = plan(x)
+    layer = [module for module in plan.modules()
+             if isinstance(module, FusedAdderConv2d)][5]
+    if change == 'load':
+        state = layer.state_dict()
+        layer.load_state_dict({name: 2 * value
+                               for name, value in state.items()})
+    elif change == 'in place':
+        layer.scale.mul_(2)
+    else:
+        layer.scale = 2 * layer.scale
+    after, = plan(x)
+    assert relative_error(after, before) > 1e-3
+    assert torch.equal(after, copy.deepcopy(plan)(x)[0])
+
+
+def test_another_default_dtype(default_dtype):
+    model, x = small(), torch.rand(1, 3, 32, 32)
+    expected, = make_plan(model)(x)
+    default_dtype(torch.float64)
+    actual, = make_plan(model)(x)
+    assert actual.dtype == torch.float32 and torch.equal(actual, expected)
+
+
+@pytest.fixture
+def default_dtype():
+    before = torch.get_default_dtype()
+    yield torch.set_default_dtype
+    torch.set_default_dtype(before)
+
+
 def runs_as_it_is(plan, x):
     """Whether a call of a plan leaves no steps behind."""
     part, = planned_parts(plan)
@@ -269,18 +307,83 @@ def test_what_is_left_out_is_said(monkeypatch):
                     'adders lie apart']
 
 
-def test_groups_run_outside():
+CONV = dict(conv_cfg=AWN, norm_cfg=dict(type='BN'))
+
+
+def with_groups():
     torch.manual_seed(0)
-    conv = dict(conv_cfg=AWN, norm_cfg=dict(type='BN'))
-    model = settle(nn.Sequential(
-        ConvModule(3, 16, 3, **conv), ConvModule(16, 32, 3, **conv),
-        ConvModule(32, 32, 3, groups=4, **conv),
-        ConvModule(32, 16, 1, **conv), ConvModule(16, 17, 3, **conv)),
+    return settle(nn.Sequential(
+        ConvModule(3, 16, 3, **CONV), ConvModule(16, 32, 3, **CONV),
+        ConvModule(32, 32, 3, groups=4, **CONV),
+        ConvModule(32, 16, 1, **CONV), ConvModule(16, 17, 3, **CONV)),
         torch.rand(4, 3, 20, 21))
+
+
+def test_groups_run_outside():
+    model = with_groups()
     plan, x = make_plan(model), torch.rand(2, 3, 20, 21)
     assert plan.graph.outside() == ['2 (FusedAdderConv2d)']
     with torch.no_grad():
         assert relative_error(plan(x), model(x)) < 1e-5
+
+
+class Around(nn.Module):
+    """A map that is read again behind a layer outside of the plan."""
+
+    def __init__(self):
+        super().__init__()
+        self.one = ConvModule(8, 16, 3, padding=1, **CONV)
+        self.two = ConvModule(16, 16, 3, padding=1, **CONV)
+        self.groups = ConvModule(16, 16, 3, padding=1, groups=4, **CONV)
+        self.three = ConvModule(16, 16, 3, padding=1, **CONV)
+        self.four = ConvModule(16, 16, 3, padding=1, **CONV)
+
+    def forward(self, x):
+        kept = self.two(self.one(x))
+        return self.four(self.three(self.groups(kept)) + kept)
+
+
+def test_threads_take_turns():
+    """Maps are shared, also while something runs outside of the plan."""
+    torch.manual_seed(0)
+    plan = make_plan(settle(Around(), torch.rand(4, 8, 20, 21)))
+    assert plan.graph.outside() == ['groups (FusedAdderConv2d)']
+    inputs = torch.rand(4, 1, 8, 20, 21)
+    with torch.no_grad():
+        expected = [plan(x) for x in inputs]
+
+        def differs(i):
+            with torch.no_grad():
+                return not torch.equal(plan(inputs[i % 4]), expected[i % 4])
+
+        with ThreadPoolExecutor(4) as pool:
+            assert sum(pool.map(differs, range(400))) == 0
+
+
+class Resized(nn.Module):
+    """Reads the size of a map that is left out of the plan."""
+
+    def __init__(self):
+        super().__init__()
+        self.alone = ConvModule(3, 16, 3, stride=2, **CONV)
+        self.conv = nn.Conv2d(16, 16, 1)
+        self.one = ConvModule(16, 16, 3, **CONV)
+        self.two = ConvModule(16, 16, 3, **CONV)
+
+    def forward(self, x):
+        small = self.alone(x)
+        size = small.shape[2:]
+        large = F.interpolate(small, size=(2 * size[0], size[1]))
+        return self.two(self.one(torch.sigmoid(self.conv(large))))
+
+
+def test_sizes_of_what_is_left_out():
+    torch.manual_seed(0)
+    model = settle(Resized(), torch.rand(4, 3, 20, 21))
+    plan, x = make_plan(model), torch.rand(2, 3, 20, 21)
+    assert len(plan.graph.adders()) == 2
+    with torch.no_grad():
+        assert relative_error(plan(x), model(x)) < 1e-3
 
 
 @pytest.mark.parametrize('build, message', [

@@ -1,4 +1,7 @@
 """Every byte of the native network is the oracle's."""
+import copy
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -97,6 +100,17 @@ def test_threads_do_not_change_a_bit(make):
     for name, source in network.outputs.items():
         for result in results:
             np.testing.assert_array_equal(result[name], expected[source])
+
+
+def test_copies_and_threads():
+    network, images = classifier(), torch.from_numpy(pictures(2, (33, 40)))
+    native = NativeNetwork(network)
+    expected = native(images)['output_0']
+    assert torch.equal(copy.deepcopy(native)(images)['output_0'], expected)
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(native, [images, images[:1]] * 20):
+            assert torch.equal(found['output_0'],
+                               expected[:len(found['output_0'])])
 
 
 def test_no_pictures():

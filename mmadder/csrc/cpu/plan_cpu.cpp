@@ -44,7 +44,8 @@ class Plan : public torch::CustomClassHolder {
                           "Plan: no map of ", size, " with border ", border);
     const auto memory = at::zeros(
         {size[0], cpu::num_blocks(size[1]), size[2] + 2 * border[0],
-         size[3] + 2 * border[1], cpu::kBlock});
+         size[3] + 2 * border[1], cpu::kBlock},
+        at::kFloat);  // whatever the default is
     maps_.push_back({memory.mutable_data_ptr<float>(), size[0], size[1],
                      size[2], size[3], border[0], border[1]});
     memory_.push_back(memory);
@@ -112,7 +113,8 @@ class Plan : public torch::CustomClassHolder {
     const auto packed =
         floats("packed_weight", packed_weight, cpu::packed_weight_size(g));
     // For whole blocks of channels.
-    const auto vectors = at::zeros({3, target.blocks() * cpu::kBlock});
+    const auto vectors =
+        at::zeros({3, target.blocks() * cpu::kBlock}, at::kFloat);
     int64_t row = 0;
     for (const auto* vector : {&mean, &scale, &bias})
       vectors[row++]
@@ -159,7 +161,7 @@ class Plan : public torch::CustomClassHolder {
   void write(int64_t input) {
     const auto source = at(input);
     add_step([=](Run& run) {
-      const auto output = at::empty(sizes(source));
+      const auto output = at::empty(sizes(source), at::kFloat);
       cpu::write_map(source, output.mutable_data_ptr<float>());
       run.outputs.push_back(output);
     });
