@@ -1,4 +1,5 @@
 """The weight gradient and cuDNN's TF32, a setting of the whole process."""
+import os
 import subprocess
 import sys
 import threading
@@ -8,6 +9,7 @@ import torch
 from geometries import GEOMETRIES, Geometry
 
 from mmadder.ops import reference
+from mmadder.ops.extension import BINARY
 
 CONV = torch.backends.cudnn.conv
 OPERATOR = torch.ops.mmadder.adder_conv2d_weight_grad
@@ -21,6 +23,28 @@ w = torch.randn(4, 3, 3, 3, requires_grad=True)
 adder_conv2d(torch.randn(2, 3, 6, 6), w).sum().backward()
 assert w.grad.abs().sum() > 0
 """
+
+
+# oneDNN writes behind the end of its memory in nn.Conv2d's own backward.
+OVERRUN = """
+import sys
+import torch
+torch.ops.load_library(sys.argv[1])
+x = torch.rand(2, 2, 14, 1).to(memory_format=torch.channels_last)
+w, grad = torch.rand(7, 2, 1, 1), torch.rand(2, 7, 7, 1)
+for _ in range(40):
+    torch.ops.mmadder.adder_conv2d_weight_grad(
+        grad, x, w, [2, 1], [0, 0], [1, 1], 1)
+"""
+
+
+def test_memory_is_whole_behind_strided_windows_of_one_pixel():
+    result = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', OVERRUN, BINARY],
+        env=dict(os.environ, MALLOC_CHECK_='3',  # aborts at once
+                 LD_PRELOAD='libc_malloc_debug.so.0'),
+        capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize('setting', [
