@@ -94,15 +94,20 @@ def write_run(path, epochs=8, growth=1.1, **scalars):
 
 def write_logged_run(path, values, metric='pascal_voc/mAP',
                      classes=('a', 'b c'), log='', stamp='20260101_000000',
-                     losses=None):
-    """Write curves, config and log of two-iteration epochs; returns path."""
+                     losses=None, begin=0):
+    """Write curves, config and log of two-iteration epochs; returns path.
+
+    ``begin`` epochs were trained before, in a folder of an earlier stamp.
+    """
     folder = path / stamp
     (folder / 'vis_data').mkdir(parents=True)
     losses = losses or [2 - i / 9 for i in range(2 * len(values))]
-    records = [dict(loss=loss, step=i + 1, epoch=i // 2 + 1)
-               for i, loss in enumerate(losses)]
-    records += [{metric: value, 'time': .1, 'step': i + 1}
-                for i, value in enumerate(values)]
+    records = []
+    for i, value in enumerate(values):
+        epoch = begin + i + 1
+        records += [dict(loss=losses[2 * i + half], epoch=epoch,
+                         step=2 * epoch - 1 + half) for half in (0, 1)]
+        records.append({metric: value, 'time': .1, 'step': epoch})
     (folder / 'vis_data' / 'scalars.json').write_text(
         '\n'.join(map(json.dumps, records)))
     metainfo = f'metainfo=dict(classes={classes!r})' if classes else ''

@@ -161,7 +161,8 @@ def read_recording(path: str | Path) -> Recording:
     Args:
         path: work directory. Of the iterations that several of
             its time-stamped folders have, as a resumed run leaves them, the
-            latest folder's count.
+            latest folder's count, and what earlier folders have behind its
+            first is of a training that was given up.
     Raises:
         InputError: none there, an empty or a damaged one. A last line that
             was cut off when a run was killed is left out.
@@ -174,22 +175,29 @@ def read_recording(path: str | Path) -> Recording:
         raise InputError(f'no vis_data/{FILE} in {path}: train with '
                          '--record of tools/train.py, or with '
                          "dict(type='StatisticsHook') in custom_hooks")
-    records, histograms, unit = {}, {}, 'epoch'
+    records, histograms, unit = [], {}, 'epoch'
     for file in files:
-        records.update((record['iter'], record)
-                       for record in _read_lines(file))
+        new = list(_read_lines(file))
+        if new:
+            records = [record for record in records
+                       if record['iter'] < new[0]['iter']] + new
+            histograms = {step: npz for step, npz in histograms.items()
+                          if step < new[0][_counted(npz)]}
         for npz in file.parent.glob('histograms/*_*.npz'):
-            kind, _, step = npz.stem.rpartition('_')
-            histograms[int(step)] = npz
-            unit = 'iteration' if kind == 'iter' else unit
+            histograms[int(npz.stem.rpartition('_')[2])] = npz
+            unit = 'iteration' if _counted(npz) == 'iter' else unit
     if not records:
         raise InputError(f'{files[-1]} is empty: the first record is written '
                          'at the end of an epoch')
-    records = [records[key] for key in sorted(records)]
     epochs = [record['epoch'] for record in records]
     if len(set(epochs)) < len(epochs):
         unit = 'iteration'
     return Recording(path, records, histograms, unit)
+
+
+def _counted(histogram):
+    """'epoch' or 'iter', what the number in the file's name counts."""
+    return histogram.stem.rpartition('_')[0]
 
 
 def _read_lines(file):

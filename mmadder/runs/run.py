@@ -8,7 +8,7 @@ from mmengine.config import Config
 
 from mmadder.errors import InputError
 
-from .scalars import Records, read_scalars, run_folders
+from .scalars import Records, last_training, read_scalars, step_name
 
 STAMP = re.compile(r'^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d', re.MULTILINE)
 STAMP_FORMAT = '%Y/%m/%d %H:%M:%S'
@@ -28,7 +28,8 @@ class Run:
         train, val: records of :func:`read_scalars`.
         classes: of the validation set, if the config names them.
         log: all its log files.
-        seconds: wall time of all attempts, validation included.
+        seconds: wall time of all attempts, validation included; those
+            before it was begun anew are of another training.
     """
     folder: str
     train: Records
@@ -40,9 +41,7 @@ class Run:
     @property
     def step_name(self) -> str:
         """What the steps of ``val`` count."""
-        epochs = [record.get('epoch', 0) for record in self.train]
-        last = self.val[-1]['step'] if self.val else 0
-        return 'epoch' if last <= max(epochs, default=0) else 'iteration'
+        return step_name(self.train, self.val)
 
     def class_ap(self, metric: str) -> dict[str, float]:
         """Return average precision by class after the last evaluation.
@@ -78,7 +77,7 @@ def read_run(folder: str | Path) -> Run:
     train, val = read_scalars(folder)
     if not train:
         raise InputError(f'{folder} has no training losses yet')
-    folders = run_folders(folder)
+    folders = last_training(folder)
     logs = [path.read_text(errors='replace') for stamped in folders
             for path in sorted(stamped.glob('*.log'))]
     return Run(str(folder), train, val, _classes(folders[-1]),

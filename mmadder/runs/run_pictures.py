@@ -8,7 +8,7 @@ import numpy as np
 
 from mmadder.reporting.figures import MARKERS, colours_of, mosaic, subplots
 
-from .scalars import Records
+from .scalars import Records, step_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,8 +37,8 @@ def plot_training(runs: Mapping[str, tuple[Records, Records]],
                    marker='o', markersize=4, label=name,
                    clip_on=False)  # the best point lies at the border
     left.set(xlabel='iteration', ylabel='training loss', ylim=(0, None))
-    right.set(xlabel='epoch', ylabel=f'validation {metric}',
-              ylim=(0, None))
+    right.set(xlabel=step_name(*next(iter(runs.values()))),
+              ylabel=f'validation {metric}', ylim=(0, None))
     right.xaxis.get_major_locator().set_params(integer=True)
     if len(runs) > 1:
         left.legend(frameon=False)

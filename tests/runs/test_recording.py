@@ -33,6 +33,14 @@ def test_of_an_iteration_run_twice_the_later_wins(tmp_path):
     assert '20260101' in str(run.histograms[2])
 
 
+def test_a_recording_begun_anew_is_not_the_one_before(tmp_path):
+    write_records(tmp_path / '20260101_000000', [1, 2, 3, 4], growth=2.)
+    write_records(tmp_path / '20260102_000000', [1, 2], growth=1.)
+    run = read_recording(tmp_path)
+    assert run.steps == sorted(run.histograms) == [1, 2]
+    assert run.series(LAYER, 'weight_var').tolist() == [2, 2]
+
+
 def test_null_and_absent_values_are_nan(tmp_path):
     def change(epoch, entries):
         if epoch == 2:

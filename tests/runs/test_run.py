@@ -14,12 +14,23 @@ def test_log_gives_class_ap_and_wall_time(tmp_path):
               VOC_TABLE.format(a='0.900', b='0.800', mean='0.850')]
     log = VOC_LOG.format(tables='iou_thr: 0.5\n'.join(tables))
     folder = write_logged_run(tmp_path, [.4, .7502], log=log)
-    write_logged_run(folder, [.4, .7502], log=log.replace('10:', '12:'),
-                     stamp='20260101_120000')  # resumed
+    write_logged_run(folder, [.7502], log=log.replace('10:', '12:'),
+                     stamp='20260101_120000', begin=1)  # resumed
     run = read_run(folder)
     assert run.class_ap(MAP) == {'a': .8, 'b c': .7}
     assert run.seconds == 3600
     assert read_run(folder / '20260101_120000').seconds == 1800
+
+
+def test_a_training_begun_anew_is_not_the_one_before(tmp_path):
+    """The time, too, is its own."""
+    log = VOC_LOG.format(tables='')
+    folder = write_logged_run(tmp_path, [.1, .2, .3, .4], log=log)
+    write_logged_run(folder, [.6], log=log, stamp='20260101_120000')
+    write_logged_run(folder, [.5], log=log, stamp='20260101_130000', begin=1)
+    run = read_run(folder)
+    assert [record[MAP] for record in run.val] == [.6, .5]
+    assert run.seconds == 3600
 
 
 def test_classes_and_steps(tmp_path):
