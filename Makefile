@@ -23,7 +23,7 @@ setup:
 	@$(PYTHON) tools/setup_env.py --venv $(VENV)
 
 quickstart: setup
-	@$(VENV)/bin/python tools/quickstart.py --work-dir $(WORK_DIR)
+	@$(VENV)/bin/python tools/quickstart.py --work-dir "$(WORK_DIR)"
 
 test: setup
 	$(VENV)/bin/python -m pytest -q --durations=10 $(PARALLEL)
@@ -45,4 +45,4 @@ lint: setup
 	git ls-files '*.c' '*.cpp' '*.h' '*.cu' '*.cuh' | xargs $(VENV)/bin/clang-format --dry-run -Werror
 
 clean:
-	rm -rf $(WORK_DIR) build mmadder.egg-info mmadder/_C.*.so
+	rm -rf "$(WORK_DIR)" build mmadder.egg-info mmadder/_C.*.so

@@ -26,6 +26,28 @@ def require_file(path: str | Path, owner: str, advice: str = '') -> None:
                          f'{os.getcwd()}{advice and "; "}{advice}')
 
 
+def require_writable(path: str | Path) -> None:
+    """Make missing folders; raise InputError if no file can be written.
+
+    Call it before work whose result would be lost.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f'{path} is a directory, expected a file to write')
+    partial = _partial(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()
+        partial.unlink()
+    except OSError as error:
+        raise InputError(
+            f'{path} cannot be written: {error.strerror}') from error
+
+
+def _partial(path):
+    return path.with_name(f'.{path.stem}.{os.getpid()}.part{path.suffix}')
+
+
 @contextlib.contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
     """Write a file whole or not at all.
@@ -35,13 +57,11 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     are made.
 
     Raises:
-        InputError: ``path`` is a directory.
+        InputError: ``path`` is a directory, or cannot be written.
     """
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f'{path} is a directory, expected a file to write')
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.stem}.{os.getpid()}.part{path.suffix}')
+    require_writable(path)
+    partial = _partial(path)
     try:
         yield partial
         os.replace(partial, path)

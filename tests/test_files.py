@@ -12,6 +12,7 @@ import torch
 from mmadder.errors import InputError
 from mmadder.files import (
     require_file,
+    require_writable,
     save_checkpoint,
     whole_file,
     write_json,
@@ -62,6 +63,15 @@ def test_folders_are_made_and_directories_refused(tmp_path):
     assert (tmp_path / 'a' / 'b' / 'ä.txt').read_bytes() == 'Ä'.encode()
     with pytest.raises(InputError, match='is a directory, expected a file'):
         write_text(tmp_path / 'a', '')
+
+
+def test_what_cannot_be_written_is_said_before_the_work(tmp_path):
+    (tmp_path / 'file').write_text('')
+    for check in (require_writable, lambda path: write_text(path, '')):
+        with pytest.raises(InputError, match='file/a.txt cannot be written'):
+            check(tmp_path / 'file' / 'a.txt')
+    require_writable(tmp_path / 'new' / 'a.txt')
+    assert list((tmp_path / 'new').iterdir()) == []
 
 
 def test_name_of_the_unfinished_file_has_the_suffix(tmp_path):

@@ -9,7 +9,7 @@ import os.path as osp
 
 from mmadder import cli
 from mmadder.errors import InputError
-from mmadder.files import require_file
+from mmadder.files import require_file, require_writable
 from mmadder.inference import is_quantized, quantize, save_quantized
 
 
@@ -30,6 +30,7 @@ def parse_args():
 def main():
     args = parse_args()
     require_file(args.checkpoint, 'checkpoint')
+    require_writable(args.out)
     cfg = cli.runner_config(args, ('val_dataloader', ))
     if is_quantized(args.checkpoint):
         raise InputError(f'{args.checkpoint} is quantized already')

@@ -13,6 +13,8 @@ from .data_root import DATALOADERS, replace_data_root, require_data_roots
 from .detector_classes import fit_detector_classes
 from .output import print_once
 
+ADVICE = 'give a whole config, not a part that others have as _base_'
+
 
 def load_config(path: str,
                 dataloaders: Sequence[str] = (),
@@ -43,8 +45,7 @@ def load_config(path: str,
                          'use --data-root DIR')
     cfg.merge_from_dict(cfg_options)
     if 'model' not in cfg:
-        raise InputError(f'config {path!r} has no model: give a whole config, '
-                         'not a part that others have as _base_')
+        raise InputError(f'config {path!r} has no model: {ADVICE}')
     if not cfg.get('default_scope') and library(cfg.model):
         cfg.default_scope = library(cfg.model)  # the new style sets none
     if data_root is not None:

@@ -5,7 +5,10 @@ training runs to its end, and the last class is the background's; with a
 validation set whose classes are in another order every figure is wrong.
 """
 
+import json
+import mmap
 import os.path as osp
+import re
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
@@ -22,7 +25,8 @@ from .data_root import DATALOADERS, EVALUATORS
 OPTION = '--classes'
 # Heads that tell something else apart than the classes of the data.
 OTHER_HEADS = ('rpn_head', 'semantic_head', 'semantic_fpn', 'panoptic')
-LARGE = 50e6  # bytes of a JSON file that is not read only to look at it
+# Bytes of a JSON file of which only the categories are read, and of those.
+LARGE, LONGEST = 50e6, 2**22
 
 
 def fit_detector_classes(cfg: Config,
@@ -197,18 +201,36 @@ def _annotated_classes(node):
 
 
 def _json_classes(path):
-    if osp.getsize(path) > LARGE:
-        return None
-    try:
-        content = mmengine.load(path)
-    except ValueError as error:  # of JSON, or of the encoding
-        raise InputError(f'{path} cannot be read as JSON: {error}') from error
-    categories = content.get('categories') if isinstance(content, dict) \
-        else None
+    categories = osp.getsize(path) > LARGE and _find_categories(path)
+    if not categories:
+        try:
+            content = mmengine.load(path)
+        except ValueError as error:  # of JSON, or of the encoding
+            raise InputError(
+                f'{path} cannot be read as JSON: {error}') from error
+        categories = content.get('categories') if isinstance(
+            content, dict) else None
     # By id, as CocoDataset numbers them.
     return [category['name'] for category in sorted(
         categories, key=lambda category: category['id'])] \
         if categories else None
+
+
+def _find_categories(path):
+    """The categories of COCO's format without all the rest, or None."""
+    with open(path, 'rb') as file, mmap.mmap(
+            file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        for match in re.finditer(rb'"categories"\s*:\s*(?=\[)', content):
+            text = content[match.end():match.end() + LONGEST].decode(
+                errors='replace')
+            try:
+                found, _ = json.JSONDecoder().raw_decode(text)
+            except ValueError:
+                continue
+            if found and all(isinstance(one, dict) and {'id', 'name'} <= {
+                    *one} for one in found):
+                return found
+    return None
 
 
 def _xml_classes(node, path):

@@ -26,9 +26,25 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
+class SettingAction(DictAction):
+    """MMEngine's, but that paths and names keep their blanks."""
+
+    @staticmethod
+    def _parse_iterable(val):
+        if any(sign in val for sign in ',()[]'):
+            return DictAction._parse_iterable(val)
+        return DictAction._parse_int_float_bool(val.strip('\'" '))
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        for value in values:
+            if '=' not in value:
+                parser.error(f'{option_string} {value}: expected KEY=VALUE')
+        super().__call__(parser, namespace, values, option_string)
+
+
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--cfg-options``, of tools that read a config but no data."""
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
+    parser.add_argument('--cfg-options', nargs='+', action=SettingAction,
                         default={}, metavar='KEY=VALUE',
                         help='settings to change in the config, such as '
                         'train_cfg.max_epochs=1; lists as key="[a,b]"')

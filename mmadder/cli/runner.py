@@ -10,6 +10,7 @@ import os.path as osp
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterator, Sequence
 
 import torch.distributed
@@ -24,13 +25,17 @@ from mmadder.config_nodes import type_name
 from mmadder.errors import InputError
 from mmadder.files import require_file
 
-from .config import load_config
+from .config import ADVICE, load_config
 from .options import read_trust
 from .output import print_once
 
 HOOKS = ('LossScaleHook', 'AdderClipGradHook', 'AdderCheckHook',
          'CheckpointCheckHook')
 REPORT = 'DetectionReportHook'
+# What a runner needs of a config, by the dataloaders that are needed.
+PARTS = dict(
+    train_dataloader=('train_dataloader', 'train_cfg', 'optim_wrapper'),
+    test_dataloader=('test_dataloader', 'test_cfg', 'test_evaluator'))
 INTERRUPTED = 128 + 2  # the shell's exit code for Ctrl-C
 WRONG_INPUT = 2  # argparse's
 REPEAT_AFTER = .1  # seconds
@@ -44,12 +49,18 @@ def runner_config(args: argparse.Namespace,
         args: of :func:`make_parser`.
         dataloaders: names of those whose data must exist.
     Raises:
-        InputError: the config or its data do not exist.
+        InputError: the config or its data do not exist, or it is a part of
+            one.
     """
     read_trust(args)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = load_config(args.config, dataloaders, cfg_options=args.cfg_options,
                       data_root=args.data_root, classes=args.classes)
+    missing = [name for task in dataloaders for name in PARTS.get(task, ())
+               if cfg.get(name) is None]
+    if missing:
+        raise InputError(f'config {args.config!r} has no '
+                         f'{", ".join(missing)}: {ADVICE}')
     cfg.launcher = args.launcher
     stem = osp.splitext(osp.basename(args.config))[0]
     cfg.work_dir = (args.work_dir or cfg.get('work_dir')
@@ -98,10 +109,11 @@ def build_runner(cfg: Config) -> Runner:
 def short_messages(interrupted: str) -> Iterator[None]:
     """End with a sentence, not a traceback, where the user can act.
 
-    An InputError or FileNotFoundError ends with exit code 2, Ctrl-C with 130
-    and the text ``interrupted``. Other errors pass. Where a run began, its log
-    gets the error, and the last line says where that log is. Checkpoints are
-    read as data only, unless :func:`read_trust` lifts that.
+    An InputError or FileNotFoundError, or a data set without pictures, ends
+    with exit code 2, Ctrl-C with 130 and the text ``interrupted``. Other
+    errors pass. Where a run began, its log gets the error, and the last line
+    says where that log is. Checkpoints are read as data only, unless
+    :func:`read_trust` lifts that.
     """
     earlier = MMLogger.get_current_instance()
     tool = osp.basename(sys.argv[0])
@@ -111,16 +123,17 @@ def short_messages(interrupted: str) -> Iterator[None]:
     except KeyboardInterrupt:
         print_once(interrupted, file=sys.stderr)
         sys.exit(INTERRUPTED)
-    except (InputError, FileNotFoundError) as error:
-        message, log = _message(error), _note_in_log(error, earlier)
-        if log and '\n' in message:
-            message += f'\n{tool}: {_headline(message)}'
-        print(f'{tool}: {message}{log}', file=sys.stderr)
-        sys.exit(WRONG_INPUT)
     except Exception as error:
         log = _note_in_log(error, earlier)
+        message = _empty_data(error) or _message(error)
+        if isinstance(error, (InputError, FileNotFoundError)) or \
+                _empty_data(error):
+            if log and '\n' in message:
+                message += f'\n{tool}: {_headline(message)}'
+            print(f'{tool}: {message}{log}', file=sys.stderr)
+            sys.exit(WRONG_INPUT)
         if log:
-            kind, headline = type(error).__name__, _headline(_message(error))
+            kind, headline = type(error).__name__, _headline(message)
             error.add_note(f'{tool}: {kind}{headline and ": "}{headline}{log}')
         raise
     finally:
@@ -130,6 +143,19 @@ def short_messages(interrupted: str) -> Iterator[None]:
             # with it the others, which may still write.
             gc.collect()
             torch.distributed.destroy_process_group()
+
+
+def _empty_data(error):
+    """A sentence for MMEngine's error about a data set of nothing, or ''."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_name == '_serialize_data' and \
+                isinstance(error, ValueError):
+            dataset = frame.f_locals['self']
+            return (f'no picture of {dataset.ann_file or dataset.data_root} '
+                    'is left: none is listed, or filter_cfg of the data set '
+                    'leaves out those without boxes; tools/check_dataset.py '
+                    'tells what is there')
+    return ''
 
 
 def _message(error):

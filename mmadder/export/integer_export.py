@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mmadder.checkpoints.classes import trained_classes
 from mmadder.checkpoints.state_dict import read_checkpoint
 from mmadder.errors import InputError
+from mmadder.files import require_writable
 from mmadder.inference import fuse_adder_bn
 from mmadder.integer import IntegerNetwork, NativeNetwork
 from mmadder.layers import find_adders
@@ -73,6 +74,7 @@ def export_integer(cfg: Config, checkpoint: str, out: str | Path, *,
     """
     if not is_integer(out):
         raise InputError(f'{out}: expected a name that ends with {SUFFIX}')
+    require_writable(out)
     model = load_float_model(cfg, checkpoint)
     pictures = _pictures(cfg, model, batches)
     first = next(pictures, None)

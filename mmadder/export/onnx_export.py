@@ -9,7 +9,7 @@ from mmadder.analysis.testing import test_batch
 from mmadder.checkpoints.classes import trained_classes
 from mmadder.checkpoints.state_dict import load_pretrained, read_checkpoint
 from mmadder.errors import InputError
-from mmadder.files import require_file, whole_file
+from mmadder.files import require_file, require_writable, whole_file
 from mmadder.inference import is_quantized
 from mmadder.models import build_model
 
@@ -59,6 +59,7 @@ def export_onnx(cfg: Config, checkpoint: str, out: str | Path, *,
     require_packages()
     if not is_onnx(out):
         raise InputError(f'{out}: expected a name that ends with {SUFFIX}')
+    require_writable(out)
     model = load_float_model(cfg, checkpoint)
     network, kind = _network(model, dense)
     inputs, samples = _pictures(cfg, model, pictures)

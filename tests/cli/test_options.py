@@ -23,6 +23,22 @@ def test_settings_of_the_config(parser):
     assert parser.parse_args([]).cfg_options == {}
 
 
+@pytest.mark.parametrize('text, value', [
+    ('/my runs/a b.pth', '/my runs/a b.pth'), ("'x y'", 'x y'), (' 3', 3),
+    ('[a, b]', ['a', 'b']), ('1, 2', [1, 2]), ('a=b', 'a=b')])
+def test_blanks_stay_in_paths(parser, text, value):
+    cli.add_cfg_options(parser)
+    args = parser.parse_args(['--cfg-options', f'key={text}'])
+    assert args.cfg_options == dict(key=value)
+
+
+def test_a_setting_without_a_value(parser, capsys):
+    cli.add_cfg_options(parser)
+    with pytest.raises(SystemExit):
+        parser.parse_args(['--cfg-options', 'key'])
+    assert 'key: expected KEY=VALUE' in capsys.readouterr().err
+
+
 def test_training_and_testing_start_alike():
     parser = cli.make_parser('Do')
     args = parser.parse_args(['config.py', '--local-rank', '2'])

@@ -1,5 +1,6 @@
 """What a user can put right ends in one sentence and exit code 2."""
 
+import json
 from pathlib import Path
 
 import cv2
@@ -83,10 +84,28 @@ def test_wrong_options(fails, config, voc, monkeypatch):
         'train.py', config(), '--data-root', voc, '--auto-scale-lr')
     assert '--out pred.json: expected' in fails(
         'test.py', config(), config(), '--out', 'pred.json')
+    assert 'has no train_cfg, optim_wrapper: give a whole config' in fails(
+        'train.py', config(text='train_cfg = optim_wrapper = None'),
+        '--data-root', voc)
     assert 'tta_model' in fails(
         'test.py', config(), config(), '--data-root', voc, '--tta')
     assert 'visualization hook' in fails(
         'test.py', config(), config(), '--data-root', voc, '--show-dir', 'x')
+
+
+def test_no_picture_with_a_box(fails, config, voc, tmp_path):
+    """MMEngine joins a list of nothing."""
+    (tmp_path / 'empty.json').write_text(json.dumps(dict(
+        images=[dict(id=1, file_name='train_0.jpg', width=64, height=64)],
+        annotations=[], categories=[dict(id=1, name='0')])))
+    text = """
+train_dataloader['dataset'] = dict(
+    type='CocoDataset', data_root=data_root, ann_file={file!r},
+    metainfo=dict(classes=('0', )), data_prefix=dict(img='JPEGImages/'),
+    filter_cfg=dict(filter_empty_gt=True), pipeline=[])
+""".format(file=str(tmp_path / 'empty.json'))
+    assert 'empty.json is left' in fails(
+        'train.py', config(text=text), '--data-root', voc, '--no-validate')
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='a GPU runs AMP')
