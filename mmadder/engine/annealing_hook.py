@@ -1,5 +1,6 @@
 """Begin as a convolutional network, end as an adder network."""
-from mmengine.hooks import EMAHook, Hook
+from mmengine.hooks import EarlyStoppingHook, EMAHook, Hook
+from mmengine.optim import ReduceOnPlateauParamScheduler
 from mmengine.registry import HOOKS
 
 from mmadder.errors import InputError
@@ -31,7 +32,10 @@ class AnnealingHook(Hook):
             convolution too. A trained CNN is a starting point only without.
         scale_gradient: local gradient scaling also while t < 1.
     Raises:
-        InputError: such fractions are none, or the model has no adders.
+        InputError: such fractions are none, the model has no adders, or the
+            training ends before they are; or what asks for a metric of every
+            validation, ReduceOnPlateauLR or a strict EarlyStoppingHook, would
+            get none.
     """
 
     # After the metrics are logged (RuntimeInfoHook), before EMAHook copies
@@ -65,6 +69,14 @@ class AnnealingHook(Hook):
                 'AnnealingHook: the model has no AdderConv2d that could be '
                 "led to; set conv_cfg=dict(type='AdderConv2d', ...) or remove "
                 'the hook')
+        last = self.fraction(runner.max_iters - 1, runner.max_iters)
+        if last < 1:
+            raise InputError(
+                f'AnnealingHook: with end={self.end} no iteration of '
+                f'{runner.max_iters} trains adders, t ends at {last:.3g}: '
+                'choose a smaller end')
+        if last > self.fraction(0, runner.max_iters):
+            _require_patience(runner)
         self._trains = True
         begin, end = (int(part * runner.max_iters)
                       for part in (self.start, self.end))
@@ -116,3 +128,22 @@ class AnnealingHook(Hook):
         for hook in runner.hooks:
             if isinstance(hook, EMAHook):
                 set_adder_fraction(hook.ema_model, fraction)
+
+
+def _require_patience(runner):
+    """Raise InputError if something cannot do without early validations."""
+    schedulers = runner.param_schedulers or []
+    if isinstance(schedulers, dict):
+        schedulers = sum(schedulers.values(), [])
+    if any(isinstance(scheduler, ReduceOnPlateauParamScheduler)
+           and scheduler.need_val_args for scheduler in schedulers):
+        raise InputError(
+            'AnnealingHook: validations before t = 1 are not of an adder '
+            'network, so ReduceOnPlateau would get no metric of them; use a '
+            'schedule that asks for none, such as MultiStepLR')
+    if any(isinstance(hook, EarlyStoppingHook) and hook.strict
+           for hook in runner.hooks):
+        raise InputError(
+            'AnnealingHook: validations before t = 1 are not of an adder '
+            'network and cannot stop the training: set strict=False for '
+            'EarlyStoppingHook')

@@ -19,7 +19,7 @@ from mmadder.checkpoints.variants import (
 )
 from mmadder.errors import InputError
 from mmadder.layers import warn_before_adders
-from mmadder.models import unwrap_model
+from mmadder.models import DistilledClassifier, unwrap_model
 
 ADVICE = ('use the config that it was trained with; if the names mean the '
           "same, custom_hooks=[dict(type='CheckpointCheckHook', "
@@ -34,7 +34,8 @@ class CheckpointCheckHook(Hook):
     trained for the dataset's classes in their order (but for
     ``compare_classes=False``). Fine-tuning (``load_from`` in training) may
     replace parts of the model, such as a head for other classes: there,
-    something must fit, and MMEngine logs what does not. In a config::
+    something must fit, and MMEngine logs what does not. The teacher of a
+    DistilledClassifier must be of the dataset's classes. In a config::
 
         custom_hooks = [dict(type='CheckpointCheckHook')]
 
@@ -88,6 +89,7 @@ class CheckpointCheckHook(Hook):
             print_log(f'{difference}; layers for another number of classes '
                       'start anew', logger='current', level=logging.WARNING)
         self.trained = None  # what is tested afterwards is another model
+        self._compare_teacher(runner)
 
     def before_test(self, runner):
         warn_before_adders(unwrap_model(runner.model))
@@ -102,6 +104,17 @@ class CheckpointCheckHook(Hook):
         difference = differing_classes(classes, dataloader.dataset)
         return difference and (f'checkpoint {name} was trained for other '
                                f'classes: {difference}')
+
+    def _compare_teacher(self, runner):
+        model = unwrap_model(runner.model)
+        if not isinstance(model, DistilledClassifier) or \
+                not self.compare_classes:
+            return
+        difference = differing_classes(
+            model.teacher_classes(), runner.train_dataloader.dataset)
+        if difference:
+            raise InputError(f'teacher_ckpt {model.teacher_ckpt} was trained '
+                             f'for other classes: {difference}; {ADVICE}')
 
     def _compare_connections(self, runner, checkpoint):
         if runner._resume or not isinstance(runner.optim_wrapper,

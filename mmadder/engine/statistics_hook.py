@@ -43,7 +43,8 @@ class StatisticsHook(Hook):
     weight norm), ``input``, ``feature`` (the output) and ``normalized`` (the
     output behind its batch norm); ``feature_channel_var``, mean over the
     channels of the variance within one; ``bn_mean`` and ``bn_var``, means
-    over the channels of the tracked ones; ``nu`` and ``upsilon``, ``_mean``
+    over the channels (and over the norms, where there are several) of the
+    tracked ones; ``nu`` and ``upsilon``, ``_mean``
     and ``_std``; ``grad_norm_raw`` and ``grad_norm_scaled``, before and
     behind the local gradient scaling, and ``grad_norm_weight`` of the
     parameter's. A layer that is called several times counts all its calls;
@@ -127,6 +128,8 @@ class Recorder:
         self._histograms = {} if histograms else None
         self._layers = {}  # name: dict of statistics
         self._moments = {}  # (name, quantity): Moments
+        self._channels = {}  # name: Moments of each channel
+        self._tracked = {}  # name: (mean, variance) of its norms
         self._owner = {}  # id of an output: (name, the output)
         self._handles = []
         for name, module in model.named_modules():
@@ -150,6 +153,12 @@ class Recorder:
             mean, var = moments.mean_and_variance()
             self._layers[name].update({f'{quantity}_mean': mean,
                                        f'{quantity}_var': var})
+        for name, moments in self._channels.items():
+            _, var = moments.mean_and_variance()
+            self._layers[name]['feature_channel_var'] = var.mean()
+        for name, tracked in self._tracked.items():
+            self._layers[name].update(
+                zip(('bn_mean', 'bn_var'), np.mean(tracked, 0)))
         layers = {name: {key: _json_number(value)
                          for key, value in layer.items()}
                   for name, layer in self._layers.items()}
@@ -177,9 +186,8 @@ class Recorder:
         self._owner[id(output)] = name, output
         self._note(name, 'input', input, histogram=False)
         self._note(name, 'feature', output.detach())
-        by_channel = output.detach().float().transpose(0, 1).flatten(1)
-        self._layers[name]['feature_channel_var'] = by_channel.var(
-            1, correction=0).mean().item()
+        self._channels.setdefault(name, Moments()).add(
+            output.detach().transpose(0, 1).flatten(1), dim=1)
         self._watch_scaling(name, output.grad_fn)
 
     @torch.no_grad()
@@ -201,9 +209,9 @@ class Recorder:
             return
         self._note(name, 'normalized', output.detach())
         if norm.running_mean is not None:
-            self._layers[name].update(
-                bn_mean=norm.running_mean.mean().item(),
-                bn_var=norm.running_var.mean().item())
+            self._tracked.setdefault(name, []).append((
+                norm.running_mean.mean().item(),
+                norm.running_var.mean().item()))
 
     def _watch_scaling(self, name, node):
         """Find the gradient scaling above an adder's output; watch it."""
@@ -239,16 +247,18 @@ class Recorder:
 
 
 class Moments:
-    """Mean and variance over all elements of several tensors."""
+    """Mean and variance over all elements, or a dimension, of tensors."""
 
     def __init__(self):
         self.parts = []  # (elements, mean, biased variance)
 
-    def add(self, tensor: Tensor) -> None:
-        var, mean = torch.var_mean(tensor.float(), correction=0)
-        self.parts.append((tensor.numel(), mean.item(), var.item()))
+    def add(self, tensor: Tensor, dim: int | None = None) -> None:
+        var, mean = torch.var_mean(tensor.float(), dim, correction=0)
+        self.parts.append((
+            tensor.numel() if dim is None else tensor.shape[dim],
+            mean.double().cpu().numpy(), var.double().cpu().numpy()))
 
-    def mean_and_variance(self) -> tuple[float, float]:
+    def mean_and_variance(self) -> tuple[np.ndarray, np.ndarray]:
         total = sum(count for count, _, _ in self.parts)
         mean = sum(count * mean for count, mean, _ in self.parts) / total
         var = sum(count * (var + (part - mean)**2)

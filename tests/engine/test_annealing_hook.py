@@ -67,7 +67,7 @@ class Recorder(Hook):
 
 
 def run(folder, *hooks, epochs=EPOCHS, model=None, resume=False,
-        start=0.25, end=0.75, **options):
+        start=0.25, end=0.75, param_scheduler=None, **options):
     recorder = Recorder()
     data = dict(dataset=[dict(inputs=torch.randn(3, 6, 6))
                          for _ in range(ITERATIONS)],
@@ -82,6 +82,7 @@ def run(folder, *hooks, epochs=EPOCHS, model=None, resume=False,
         val_evaluator=[Falling()],
         train_cfg=dict(by_epoch=True, max_epochs=epochs),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=.1)),
+        param_scheduler=param_scheduler,
         default_hooks=dict(
             checkpoint=dict(type='CheckpointHook', interval=1,
                             save_best='toy/score', rule='greater'),
@@ -128,16 +129,43 @@ def test_best_is_of_adders(tmp_path):
     assert (curve['best'], curve['best_step']) == (scores[3], 4)
 
 
-def test_end_before_adders(tmp_path, caplog):
-    runner, _ = run(tmp_path, end=1., epochs=2)
+class Stop(Hook):
+    """As one does who sees that it is enough."""
+
+    def after_train_epoch(self, runner):
+        runner.train_loop.stop_training = runner.epoch == 2
+
+
+def test_end_before_adders(tmp_path):
+    run(tmp_path, Stop())
     assert not list(tmp_path.glob('best_*'))
     log = next(tmp_path.glob('*/*.log')).read_text()
     assert 'THE TRAINING ENDS BEFORE ITS LAYERS ARE ADDERS, at ' \
-        'adder_fraction 0.833' in log
+        'adder_fraction 0.6' in log
     result = compare({'a': [read_run(tmp_path)]})
     seed = result['runs']['a']['seeds'][0]
     assert seed['final'] is None and seed['best'] is None
     assert 'still convolutions in part' in result['notes'][0]
+
+
+def test_an_end_that_no_iteration_reaches(tmp_path):
+    with pytest.raises(InputError, match='end=0.96 no iteration of 20 trains '
+                       'adders, t ends at 0.986'):
+        run(tmp_path, end=.96)
+    assert run(tmp_path, end=.95)[1].seen[19] == 1
+
+
+@pytest.mark.parametrize('needs, message', [
+    (dict(hook=dict(type='EarlyStoppingHook', monitor='toy/score',
+                    rule='greater', strict=True)), 'set strict=False'),
+    (dict(param_scheduler=dict(
+        type='ReduceOnPlateauLR', monitor='toy/score')), 'ReduceOnPlateau'),
+])
+def test_what_needs_each_validation_is_refused(tmp_path, needs, message):
+    """Those of convolutions are not to be counted."""
+    hooks = [needs['hook']] if 'hook' in needs else []
+    with pytest.raises(InputError, match=message):
+        run(tmp_path, *hooks, param_scheduler=needs.get('param_scheduler'))
 
 
 @pytest.mark.parametrize('update_buffers', [False, True])

@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmadder.errors import InputError
+from mmadder.models import DistilledClassifier
 
 
 class Toy(BaseModel):
@@ -147,3 +148,35 @@ def test_fine_tuning_with_other_shortcuts_is_a_warning(tmp_path):
     log, = tmp_path.glob('work/*/*.log')
     assert 'WARNING - the config in the checkpoint has model.neck.' \
         'shortcut=False, the config has True' in log.read_text()
+
+
+class Named(list):
+    """Samples of some classes."""
+
+    def __init__(self, samples, classes):
+        super().__init__(samples)
+        self.metainfo = dict(classes=classes)
+
+
+class Distilled(DistilledClassifier):
+    """A toy with the file of a teacher."""
+
+    def __init__(self, path):
+        BaseModel.__init__(self)
+        toy = Toy()
+        self.backbone, self.head = toy.backbone, toy.head
+        self.teacher_ckpt = path
+
+    forward = Toy.forward
+
+
+def test_a_teacher_of_other_classes(tmp_path):
+    """Its answers would be of other things."""
+    meta = dict(dataset_meta=dict(classes=('cat', 'dog')))
+    path = save(tmp_path, Toy(), meta=meta)
+    runner = make_runner(tmp_path, Distilled(path))
+    runner._train_dataloader = DataLoader(Named(
+        runner._train_dataloader.dataset, ('dog', 'cat')), batch_size=2)
+    with pytest.raises(InputError, match='teacher_ckpt .*saved.pth was train'
+                       "ed for other classes: 'cat' in the checkpoint is"):
+        runner.train()

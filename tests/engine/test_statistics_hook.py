@@ -112,6 +112,22 @@ def test_several_calls_count_together_and_nothing_stays_attached(inputs):
     assert not net.adder.weight._backward_hooks
 
 
+def test_several_levels_count_together(inputs):
+    """As in the heads of a pyramid, with a norm for each level."""
+    net, other = Net(), nn.BatchNorm2d(6)
+    maps = [inputs, 100 * inputs[:2, :, :5]]
+    outputs = [net.adder(net.stem(x)).detach() for x in maps]
+    recorder = Recorder(net.add_module('other', other) or net)
+    for x, norm in zip(maps, (net.norm, other)):
+        norm(net.adder(net.stem(x)))
+    found = recorder.close()[0]['adder']
+    values = torch.cat([y.transpose(0, 1).flatten(1) for y in outputs], 1)
+    expected = values.double().var(1, correction=0).mean().item()
+    assert found['feature_channel_var'] == pytest.approx(expected, rel=1e-5)
+    tracked = [norm.running_mean.mean() for norm in (net.norm, other)]
+    assert found['bn_mean'] == pytest.approx(sum(tracked).item() / 2)
+
+
 def test_an_empty_batch_counts_nothing(inputs):
     """A mask head without proposals runs on none."""
     net = Net()

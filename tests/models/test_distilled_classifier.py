@@ -18,7 +18,8 @@ TEACHER = '''
 default_scope = 'mmpretrain'
 model = dict(
     type={kind!r},
-    data_preprocessor=dict(type='ClsDataPreprocessor', mean={mean}, std=[2.]),
+    data_preprocessor=dict(type='ClsDataPreprocessor', mean={mean}, std=[2.],
+                           to_rgb={turned}),
     backbone=dict(type='AdderResNetCIFAR', depth=20,
                   conv_cfg=dict(type='Conv2d')),
     neck=dict(type='GlobalAveragePooling'),
@@ -30,10 +31,11 @@ model = dict(
 def make(tmp_path):
     """Return a function that gives (student, its teacher)."""
 
-    def make_pair(kind='ImageClassifier', mean=(1.,), classes=3, **changes):
+    def make_pair(kind='ImageClassifier', mean=(1.,), classes=3,
+                  turned=False, **changes):
         config = tmp_path / 'teacher.py'
         config.write_text(TEACHER.format(
-            kind=kind, mean=list(mean), classes=classes))
+            kind=kind, mean=list(mean), classes=classes, turned=turned))
         torch.manual_seed(0)
         cfg = Config.fromfile(config)
         teacher = build_model(cfg)
@@ -41,7 +43,7 @@ def make(tmp_path):
         cfg.model.update({
             'type': 'DistilledClassifier', 'teacher_config': str(config),
             'teacher_ckpt': str(tmp_path / 'teacher.pth'), **changes})
-        cfg.model.data_preprocessor.mean = [1.]
+        cfg.model.data_preprocessor.update(mean=[1.], to_rgb=False)
         cfg.model.head.num_classes = 3
         cfg.model.backbone.conv_cfg = dict(
             type='AdderConv2d', weight_norm='AWN', center=True)
@@ -104,6 +106,7 @@ def test_prediction_needs_no_teacher(make):
 
 @pytest.mark.parametrize('changes, message', [
     (dict(teacher_ckpt='none.pth'), 'teacher_ckpt none.pth does not exist'),
+    (dict(turned=True), 'to_rgb .* is False and True of the teacher'),
     (dict(mean=(3.,)), r'mean .* is \[1.0\] and \[3.0\] of the teacher'),
     (dict(classes=5), 'teacher answers with 5 classes, the student with 3')])
 def test_teachers_that_do_not_fit(make, changes, message):

@@ -8,7 +8,8 @@ from mmpretrain.models import ImageClassifier
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmadder.checkpoints.state_dict import load_network
+from mmadder.checkpoints.classes import trained_classes
+from mmadder.checkpoints.state_dict import load_network, read_checkpoint
 from mmadder.errors import InputError
 from mmadder.files import shipped
 
@@ -39,7 +40,8 @@ class DistilledClassifier(ImageClassifier):
         *args, **kwargs: of ImageClassifier.
     Raises:
         InputError: when training begins, if the teacher cannot be read, or
-            has other normalization or classes.
+            has other normalization or classes (their names are compared by
+            :class:`mmadder.engine.CheckpointCheckHook`).
     """
 
     def __init__(self, *args, teacher_config: str, teacher_ckpt: str,
@@ -60,6 +62,11 @@ class DistilledClassifier(ImageClassifier):
         if not self._teachers:
             self._teachers.append(self._read_teacher())
         return self._teachers[0].to(device).eval()
+
+    def teacher_classes(self) -> tuple[str, ...]:
+        """Return the classes of the teacher, or (); it must exist."""
+        return trained_classes(read_checkpoint(
+            str(_find(self.teacher_ckpt, 'teacher_ckpt'))))
 
     def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
         logits = []
@@ -101,6 +108,12 @@ class DistilledClassifier(ImageClassifier):
                     f'DistilledClassifier: {name} of the data_preprocessor '
                     f'is {_listed(values[0])} and {_listed(values[1])} of '
                     'the teacher, which would see other images')
+        turned = [getattr(part, 'to_rgb', False) for part in (own, its)]
+        if turned[0] != turned[1]:
+            raise InputError(
+                'DistilledClassifier: to_rgb of the data_preprocessor is '
+                f'{turned[0]} and {turned[1]} of the teacher, which would see '
+                'the channels in another order')
         return teacher.requires_grad_(False)
 
 
