@@ -31,7 +31,10 @@ def parse_args():
                         help='pictures in a sheet, default: %(default)s')
     cli.add_config_options(parser)
     cli.add_classes_option(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.pictures < 1:
+        parser.error(f'--pictures must be at least 1, got {args.pictures}')
+    return args
 
 
 def main():

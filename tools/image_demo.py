@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from mmadder import cli
-from mmadder.analysis.predictor import find_pictures
+from mmadder.analysis.predictor import SUFFIXES, find_pictures
 from mmadder.apis import load
 from mmadder.errors import InputError
 
@@ -46,12 +46,15 @@ def main():
     out.mkdir(parents=True, exist_ok=True)
     failed = []
     for path in tqdm(pictures, unit='picture', disable=len(pictures) == 1):
+        target = out / path.name
+        if path.suffix.lower() not in SUFFIXES:
+            target = out / f'{path.name}.png'
         try:
-            seen = demo.draw(path, out / path.name, args.score_thr)
+            seen = demo.draw(path, target, args.score_thr)
         except InputError as error:
             failed.append(str(error))
         else:
-            tqdm.write(f'{out / path.name}: {seen}')
+            tqdm.write(f'{target}: {seen}')
     if failed:
         raise InputError('\n  '.join([
             f'{len(failed)} of {len(pictures)} pictures were not drawn:',

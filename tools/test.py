@@ -20,6 +20,7 @@ from mmadder.export import (
 )
 from mmadder.files import require_file
 from mmadder.inference import empty_quantized, fuse_adder_bn, is_quantized
+from mmadder.models import unwrap_model
 
 
 def parse_args():
@@ -61,7 +62,8 @@ def main():
         use_tta(cfg)
     runner = cli.build_runner(cfg)
     if predictor:
-        runner.model = predictor(runner.model, args.checkpoint)
+        runner.model = predictor(unwrap_model(runner.model),
+                                 args.checkpoint)
         runner.model.require_classes(runner.test_dataloader.dataset)
     elif is_quantized(args.checkpoint):
         runner.model = empty_quantized(runner.model)

@@ -72,9 +72,10 @@ class Split:
         try:
             for info in self._read():
                 self._add(info, noted)
+            self._require_rest()
         except (InputError, OSError) as error:
             self.problems.append(str(error))
-        self.classes = tuple(self.dataset.metainfo.get('classes') or ())
+        self.classes = self._classes()
         noted = getattr(self.dataset, 'findings', noted)
         self.findings = noted.sentences(sys.maxsize) + self._missing()
 
@@ -101,6 +102,28 @@ class Split:
         if not self.problems:
             self.dataset.require_objects(infos)
         return infos
+
+    def _require_rest(self):
+        """Raise InputError if there is nothing to train with, or to test."""
+        if self.problems:
+            return  # say more
+        if not self.samples:
+            raise InputError(f'no picture is listed in {self.source}')
+        try:
+            rest = len(self.dataset)  # as filter_cfg leaves it
+        except ValueError:  # of MMEngine, which joins what is empty
+            rest = 0
+        if not rest:
+            raise InputError(
+                f'none of {len(self.samples)} pictures in {self.source} is '
+                'left by filter_cfg of the data set: none has a box to train '
+                'with')
+
+    def _classes(self):
+        """Names; numbers for a classifier whose data set has no names."""
+        labels = [label for sample in self.samples for label in sample.labels]
+        return tuple(self.dataset.metainfo.get('classes') or
+                     map(str, range(max(labels, default=-1) + 1)))
 
     def _add(self, info, noted):
         path, instances = info.get('img_path', ''), info.get('instances', [])

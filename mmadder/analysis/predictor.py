@@ -73,13 +73,17 @@ class Predictor:
 
         Args:
             picture: see :meth:`__call__`.
-            out: file to write.
+            out: file to write, with the suffix of a picture.
             score_thr: least score of a box.
         Returns:
             the number of boxes, or class and score.
         Raises:
-            InputError: the file is missing or no picture.
+            InputError: the file is missing or no picture, or ``out`` has
+                another suffix.
         """
+        if Path(out).suffix.lower() not in SUFFIXES:
+            raise InputError(f'{out}: expected a name that ends with one of '
+                             f'{", ".join(SUFFIXES)}')
         image = mmcv.bgr2rgb(_Load()(_as_results(picture))['img'])
         sample = self(picture)
         with whole_file(out) as partial:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmadder.checkpoints.state_dict import compare_state_dict
 from mmadder.errors import InputError
 from mmadder.integer import IntegerNetwork, NativeNetwork
 
@@ -46,8 +47,26 @@ class IntegerPredictor(FilePredictor):
         if self.is_classifier != (kind == CLASSIFIER):
             raise InputError(f'{self.path} is a {kind}, the config has a '
                              f'{type(model).__name__}')
+        self._require_heads(model)
         if hasattr(model, 'roi_head'):
             model.roi_head.load_state_dict(float_part(network))
+
+    def _require_heads(self, model):
+        """Raise InputError if the model's heads are not those of the file."""
+        found = {name.partition('.')[0] for name in self.network.outputs}
+        stages = 2 if 'neck' in found else 1
+        own = 2 if hasattr(model, 'roi_head') else 1
+        if not self.is_classifier and stages != own:
+            raise InputError(
+                f'{self.path} is a detector of {stages} stages, the config '
+                f'has a {type(model).__name__}')
+        difference = compare_state_dict(
+            getattr(model, 'roi_head', nn.Module()), float_part(self.network))
+        if difference:
+            raise InputError(
+                f'{self.path} does not fit the RoI head of the config:\n'
+                f'  {difference}\n'
+                'Use the config that it was exported with')
 
     def predict(self, inputs: Tensor, data_samples: list) -> list[Any]:
         """Return data samples with predictions."""

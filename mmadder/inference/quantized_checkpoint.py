@@ -1,5 +1,6 @@
 """Quantized models as checkpoints."""
 import pickle
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -21,9 +22,9 @@ def save_quantized(model: nn.Module, path: str,
                          state_dict=model.state_dict()), path)
 
 
-def is_quantized(path: str) -> bool:
+def is_quantized(path: str | Path) -> bool:
     """Whether a checkpoint file holds a quantized model."""
-    if '://' in path:
+    if '://' in str(path):
         return False
     # Only ours are plain tensors and numbers; others may need unpickling.
     try:
@@ -31,4 +32,5 @@ def is_quantized(path: str) -> bool:
                                 mmap=True)
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError):
         return False
-    return isinstance(checkpoint, dict) and MARK in checkpoint.get('meta', {})
+    meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
+    return isinstance(meta, dict) and MARK in meta

@@ -5,6 +5,7 @@ docs/integer_format.md says what it computes.
 import json
 import math
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ class IntegerNetwork:
         except FileNotFoundError as error:
             raise InputError(f'no such file: {path}') from error
         except (OSError, ValueError, KeyError, EOFError, AttributeError,
-                zipfile.BadZipFile) as error:
+                TypeError, zipfile.BadZipFile, zlib.error) as error:
             raise InputError(
                 f'{path} is no integer network, or damaged ({error}); '
                 'tools/export_integer.py writes them') from error

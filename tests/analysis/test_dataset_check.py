@@ -1,5 +1,6 @@
 """What is said of a data set, against what was written into it."""
 import json
+import re
 
 import cv2
 import numpy as np
@@ -127,6 +128,32 @@ def test_other_data_sets_are_looked_at_too(voc):
     assert 'another size' in split.findings[0]
     assert 'val_0.jpg (64x32, annotated as 64x64)' in split.findings[0]
     assert '(kept): 2, in val_0.jpg, val_2.jpg' in split.findings[1]
+
+
+@pytest.mark.parametrize('images, message', [
+    (0, 'no picture is listed in'), (2, 'none of 2 pictures in .* is left')])
+def test_nothing_to_train_with(voc, images, message):
+    (voc / 'train.json').write_text(json.dumps(dict(
+        categories=[dict(id=0, name='0')], annotations=[],
+        images=[dict(id=i, file_name=f'train_{i}.jpg', width=64, height=64)
+                for i in range(images)])))
+    cfg = detector(voc, kind='CocoDataset', ann_file='train.json',
+                   data_prefix=dict(img='JPEGImages/'),
+                   filter_cfg=dict(filter_empty_gt=True))
+    problem, = next(read_splits(cfg, ALL)).problems
+    assert re.search(message, problem)
+
+
+def test_classes_without_names(image_folder):
+    """Of labels in a file: they are numbers."""
+    (image_folder / 'list.txt').write_text(
+        'ant/0.jpg 0\nbee/0.jpg 2\nbee/1.jpg 2')
+    split, = read_splits(Config(dict(
+        default_scope='mmpretrain', train_dataloader=dict(dataset=dict(
+            type='CustomDataset', data_root=str(image_folder),
+            data_prefix='train', ann_file='list.txt')))), ALL)
+    assert split.counts() == [('0', 1, 1), ('1', 0, 0), ('2', 2, 2)]
+    assert draw_sheet(split, 2) is not None
 
 
 def test_folders_of_pictures(image_folder):

@@ -46,6 +46,11 @@ def test_the_picture_says_what_was_predicted(demo, picture, tmp_path):
     assert (drawn != cv2.resize(cv2.imread(str(picture)), (600, 480))).any()
 
 
+def test_what_is_no_picture_is_not_drawn(demo, picture, tmp_path):
+    with pytest.raises(InputError, match='scene: expected a name that ends'):
+        demo.draw(picture, tmp_path / 'scene')
+
+
 def test_a_picture_is_drawn_whole_or_not_at_all(
         demo, picture, tmp_path, monkeypatch):
     out = tmp_path / 'out' / 'drawn.png'

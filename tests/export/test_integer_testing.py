@@ -6,6 +6,7 @@ import torch
 from mmadder.cli import load_config
 from mmadder.errors import InputError
 from mmadder.export import IntegerPredictor, export_integer
+from mmadder.files import shipped
 from mmadder.models import build_model
 
 
@@ -58,3 +59,15 @@ def test_another_run(file):
     sample, = predictor.test_step(dict(
         inputs=[torch.zeros(3, 48, 48)], data_samples=None))
     assert seen[0].dtype == torch.uint8 and len(sample.pred_score) == 10
+
+
+@pytest.mark.parametrize('config, message', [
+    ('digits/retinanet_ann-awn-centered-r18_ann-awn-centered-fpn_1xb8-8e_'
+     'digits.py', 'is a detector of 2 stages, the config has a RetinaNet'),
+    ('bccd/faster-rcnn_ann-awn-centered-r18_ann-awn-centered-fpn_1xb4-24e_'
+     'bccd.py', r'does not fit the RoI head of the config:\n.*for 10 and 3 '),
+])
+def test_another_detector(config, message):
+    cfg = load_config(str(shipped('configs') / config))
+    with pytest.raises(InputError, match=message):
+        IntegerPredictor(build_model(cfg), shipped('weights') / 'digits.npz')

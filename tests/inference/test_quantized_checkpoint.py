@@ -56,8 +56,9 @@ def test_wherever_its_adders_are(build):
 
 def test_other_files_are_not_quantized(tmp_path):
     path = tmp_path / 'float.pth'
-    torch.save(dict(meta=dict(epoch=1), state_dict={}), path)
-    assert not is_quantized(str(path))
+    for meta in (dict(epoch=1), None):
+        torch.save(dict(meta=meta, state_dict={}), path)
+        assert not is_quantized(str(path)) and not is_quantized(path)
     path.write_text('no checkpoint')
     assert not is_quantized(str(path))
     assert not is_quantized(str(tmp_path / 'missing.pth'))

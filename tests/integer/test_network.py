@@ -84,6 +84,21 @@ def test_other_files(tmp_path, content, message):
         IntegerNetwork.load(path)
 
 
+def test_files_of_another_kind(tmp_path):
+    array = tmp_path / 'array.npz'
+    with open(array, 'wb') as file:
+        np.save(file, np.arange(3))
+    packed = tmp_path / 'packed.npz'
+    np.savez_compressed(packed, header=np.zeros(5000, np.uint8),
+                        x=np.random.default_rng(0).random(5000))
+    content = bytearray(packed.read_bytes())
+    content[len(content) // 2] ^= 255
+    packed.write_bytes(content)
+    for path in (array, packed):
+        with pytest.raises(InputError, match='is no integer network'):
+            IntegerNetwork.load(path)
+
+
 def test_a_file_is_data_only(tmp_path):
     path = tmp_path / 'net.npz'
     np.savez(path, header=np.array([dict(a=1)], object))
