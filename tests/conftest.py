@@ -1,6 +1,7 @@
 """Tiny data for tests of datasets and tools."""
 
 import copy
+import gc
 import itertools
 import logging
 import os
@@ -66,6 +67,13 @@ def pytest_configure():
     # Autograd counts the devices at its first backward, and where a test has
     # brought up another one by then, its processes cannot be forked any more.
     torch.ones(1, requires_grad=True).backward()
+
+
+def pytest_collection_finish():
+    # MMEngine collects garbage for each data set: half a second, over all
+    # that was imported by now, if that is not left out.
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup():

@@ -6,6 +6,7 @@ import torch
 from mmengine.config import Config
 from official_adder_net import make_adder_net
 
+from mmadder.checkpoints import convert as convert_module
 from mmadder.checkpoints import (
     convert_checkpoint,
     convert_variant,
@@ -20,6 +21,14 @@ from mmadder.errors import InputError
 from mmadder.layers import AdderConv2d
 from mmadder.models import build_model
 from mmadder.statistics import reestimate_statistics
+
+
+@pytest.fixture(autouse=True)
+def small_noise(monkeypatch):
+    """A quarter of the pixels, in float64, proves as much of small nets."""
+    noise = convert_module._noise
+    monkeypatch.setattr(convert_module, '_noise',
+                        lambda size=32: noise(size))
 
 
 def classifier_config(depth, weight_norm=None, num_classes=10):
