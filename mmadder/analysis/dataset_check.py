@@ -70,9 +70,10 @@ class Split:
             self.dataset, 'img_prefix', self.dataset.data_root)
         noted = Findings(self.source, self.dataset.test_mode)
         try:
-            for info in self._read():
+            infos = self._read()
+            for info in infos:
                 self._add(info, noted)
-            self._require_rest()
+            self._require_rest(infos)
         except (InputError, OSError) as error:
             self.problems.append(str(error))
         self.classes = self._classes()
@@ -103,17 +104,14 @@ class Split:
             self.dataset.require_objects(infos)
         return infos
 
-    def _require_rest(self):
+    def _require_rest(self, infos):
         """Raise InputError if there is nothing to train with, or to test."""
         if self.problems:
             return  # say more
         if not self.samples:
             raise InputError(f'no picture is listed in {self.source}')
-        try:
-            rest = len(self.dataset)  # as filter_cfg leaves it
-        except ValueError:  # of MMEngine, which joins what is empty
-            rest = 0
-        if not rest:
+        self.dataset.data_list = infos
+        if not self.dataset.filter_data():
             raise InputError(
                 f'none of {len(self.samples)} pictures in {self.source} is '
                 'left by filter_cfg of the data set: none has a box to train '

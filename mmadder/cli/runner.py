@@ -125,9 +125,9 @@ def short_messages(interrupted: str) -> Iterator[None]:
         sys.exit(INTERRUPTED)
     except Exception as error:
         log = _note_in_log(error, earlier)
-        message = _empty_data(error) or _message(error)
-        if isinstance(error, (InputError, FileNotFoundError)) or \
-                _empty_data(error):
+        empty = _empty_data(error)
+        message = empty or _message(error)
+        if empty or isinstance(error, (InputError, FileNotFoundError)):
             if log and '\n' in message:
                 message += f'\n{tool}: {_headline(message)}'
             print(f'{tool}: {message}{log}', file=sys.stderr)
@@ -148,8 +148,8 @@ def short_messages(interrupted: str) -> Iterator[None]:
 def _empty_data(error):
     """A sentence for MMEngine's error about a data set of nothing, or ''."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
-        if frame.f_code.co_name == '_serialize_data' and \
-                isinstance(error, ValueError):
+        if frame.f_code.co_name == '_serialize_data' \
+                and isinstance(error, ValueError):
             dataset = frame.f_locals['self']
             return (f'no picture of {dataset.ann_file or dataset.data_root} '
                     'is left: none is listed, or filter_cfg of the data set '

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from mmadder.errors import InputError
-from mmadder.files import write_json
+from mmadder.files import require_writable, write_json
 
 from .attacks import Attack, check_budget, prepared
 from .batch_statistics import ROBUST_MODES, robust_inference
@@ -53,7 +53,7 @@ class BaseEvaluation(abc.ABC):
         source: network that 'transfer' attacks.
         path: results are read from and written to it after every batch.
     Raises:
-        InputError: the file is of another run, or a directory.
+        InputError: the file is of another run, or cannot be written.
     """
 
     metric: str  # key of a column's figure in the results
@@ -66,8 +66,7 @@ class BaseEvaluation(abc.ABC):
         self.results = dict(settings=settings, rows={})
         if not self.path:
             return
-        if self.path.is_dir():
-            raise InputError(f'{path} is a directory, expected a file')
+        require_writable(self.path)
         if self.path.exists():
             self.results = _read_run(self.path, settings)
 

@@ -15,8 +15,7 @@ def run_folders(path: str | Path) -> list[Path]:
     """
     path = Path(path)
     folders = [path, *sorted(path.glob('*'))]
-    return [folder for folder in folders
-            if (folder / 'vis_data' / 'scalars.json').is_file()]
+    return [folder for folder in folders if _file_in(folder).is_file()]
 
 
 def last_training(path: str | Path) -> list[Path]:
@@ -25,15 +24,9 @@ def last_training(path: str | Path) -> list[Path]:
     A training that was begun anew in its work directory, not resumed, leaves
     the folders before it out.
     """
-    folders, begun = run_folders(path), []
-    for folder in folders:
-        train, _ = _read(folder / 'vis_data' / 'scalars.json')
-        if train:
-            begun = [(first, other) for first, other in begun
-                     if first < train[0]['step']]
-            begun.append((train[0]['step'], folder))
-    return [folder for folder in folders
-            if not begun or folder >= begun[0][1]]
+    folders = run_folders(path)
+    *_, first = _join(map(_file_in, folders))
+    return folders[first:]
 
 
 def read_scalars(path: str | Path) -> tuple[Records, Records]:
@@ -53,14 +46,33 @@ def read_scalars(path: str | Path) -> tuple[Records, Records]:
     """
     path = Path(path)
     files = [path] if path.is_file() else [
-        folder / 'vis_data' / 'scalars.json' for folder in run_folders(path)]
+        _file_in(folder) for folder in run_folders(path)]
     if not files:
         raise InputError(f'no vis_data/scalars.json in {path}')
-    train, val = {}, {}
-    for file in files:
+    train, val, _ = _join(files)
+    return train, val
+
+
+def step_name(train: Records, val: Records) -> str:
+    """Return what the steps of ``val`` count: 'epoch' or 'iteration'."""
+    epochs = [record.get('epoch', 0) for record in train]
+    last = val[-1]['step'] if val else 0
+    return 'epoch' if last <= max(epochs, default=0) else 'iteration'
+
+
+def _file_in(folder):
+    return folder / 'vis_data' / 'scalars.json'
+
+
+def _join(files):
+    """Records of one training, and the index of its first file."""
+    train, val, first = {}, {}, 0
+    for i, file in enumerate(files):
         new_train, new_val = _read(file)
         if new_train:
             begin = new_train[0]['step']
+            if train and begin <= min(train):
+                first = i
             train = {step: record for step, record in train.items()
                      if step < begin}
             val = {step: (behind, record)
@@ -71,14 +83,7 @@ def read_scalars(path: str | Path) -> tuple[Records, Records]:
                 record['step'] = behind
             val[record['step']] = behind, record
     return ([train[step] for step in sorted(train)],
-            [val[step][1] for step in sorted(val)])
-
-
-def step_name(train: Records, val: Records) -> str:
-    """Return what the steps of ``val`` count: 'epoch' or 'iteration'."""
-    epochs = [record.get('epoch', 0) for record in train]
-    last = val[-1]['step'] if val else 0
-    return 'epoch' if last <= max(epochs, default=0) else 'iteration'
+            [val[step][1] for step in sorted(val)], first)
 
 
 def _read(file):
