@@ -18,13 +18,13 @@ from torch import nn
 
 from mmadder.config_nodes import own_metainfo, type_name
 from mmadder.datasets.loading import picture_errors
+from mmadder.datasets.voc_files import SUFFIXES
 from mmadder.errors import InputError
 from mmadder.files import whole_file
 from mmadder.reporting.figures import COLOURS
 
 from .complexity import input_shape
 
-SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 SIDE = 480  # a picture whose shorter side is smaller is drawn larger
 
 

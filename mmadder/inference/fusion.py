@@ -38,6 +38,11 @@ is_exporting = getattr(
     torch.compiler, 'is_exporting', torch.compiler.is_compiling)
 
 
+def count_writes(tensor: Tensor) -> int:
+    """Return how often a tensor was written to; inference tensors: 0."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
 def fuse_adder_bn(model: nn.Module) -> nn.Module:
     """Return a copy of a model whose adders are fused with their norms.
 
@@ -127,9 +132,13 @@ class FusedAdderConv2d(nn.Module):
         """The weight as the kernels of its device read it."""
         if is_exporting():  # for any processor: the graph packs it
             return pack_weight(self.weight, self.geometry[-1])
-        if self._packed is None:
-            self._packed = pack_weight(self.weight, self.geometry[-1])
-        return self._packed
+        weight, packed = self.weight, self._packed
+        if (packed is None or packed[0] is not weight
+                or packed[1] != count_writes(weight)):
+            packed = (weight, count_writes(weight),
+                      pack_weight(weight, self.geometry[-1]))
+            self._packed = packed
+        return packed[2]
 
     def _composed(self, input, weight, factor, residual):
         """Step by step, in any dtype; ``factor`` times the distance."""
@@ -154,10 +163,6 @@ class FusedAdderConv2d(nn.Module):
                                'model that was given to fuse_adder_bn, and '
                                'fuse again')
         return super().train(mode)
-
-    def _apply(self, fn, recurse=True):  # to another device or dtype
-        self._packed = None
-        return super()._apply(fn, recurse)
 
     def _load_from_state_dict(self, *args, **kwargs):
         self._packed = None

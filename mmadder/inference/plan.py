@@ -18,7 +18,13 @@ from torch import Tensor, nn
 
 from mmadder.layers import find_adders
 
-from .fusion import FusedAdderConv2d, fuse_adder_bn, is_exporting, require_eval
+from .fusion import (
+    FusedAdderConv2d,
+    count_writes,
+    fuse_adder_bn,
+    is_exporting,
+    require_eval,
+)
 from .plan_graph import PlanGraph, trace
 from .plan_steps import PlannedSteps, Unplannable
 
@@ -88,8 +94,9 @@ class Planned(nn.Module):
             return self._run(x)
 
     def _run(self, x):
-        if any(tensors.get(name) is not tensor or _version(tensor) != version
-               for tensors, name, tensor, version in self._seen):
+        if any(tensors.get(name) is not tensor
+               or count_writes(tensor) != writes
+               for tensors, name, tensor, writes in self._seen):
             self._forget()
         size = tuple(x.shape)
         try:
@@ -129,7 +136,7 @@ class Planned(nn.Module):
         self._steps = OrderedDict()
         self._packed = {}
         self._seen = [
-            (tensors, name, tensor, _version(tensor))
+            (tensors, name, tensor, count_writes(tensor))
             for module in self.module.modules()
             for tensors in (module._parameters, module._buffers)
             for name, tensor in tensors.items() if tensor is not None]
@@ -167,11 +174,6 @@ class Planned(nn.Module):
         outside = ', '.join(self.graph.outside()) or 'nothing'
         return (f'Planned({type(self.module).__name__}: {", ".join(inside)}; '
                 f'outside: {outside})')
-
-
-def _version(tensor):
-    """Counts what was written into a tensor."""
-    return 0 if tensor.is_inference() else tensor._version
 
 
 class _Joined(nn.Sequential):

@@ -14,6 +14,7 @@ from torch import nn
 
 from mmadder.errors import InputError
 from mmadder.inference import FusedAdderConv2d, FusedBlock, fuse_adder_bn
+from mmadder.inference.post_training import QuantizedAdderConv2d
 from mmadder.layers import AdderConv2d
 from mmadder.models import AdderFPN, AdderResNet
 
@@ -153,6 +154,25 @@ def test_copies_and_pickles():
         for other in (copy.deepcopy(fused),
                       pickle.loads(pickle.dumps(fused))):
             assert torch.equal(other(x)[0], expected)
+
+
+@pytest.mark.parametrize('quantized', [False, True])
+@pytest.mark.parametrize('change', ['in place', 'load', 'another tensor'])
+def test_weights_that_change_are_used(change, quantized):
+    """They were packed in the first call."""
+    layer = FusedAdderConv2d(AdderConv2d(4, 6, 3).eval())
+    if quantized:
+        layer = QuantizedAdderConv2d(layer, -4, 4)
+    x = torch.rand(2, 4, 7, 5)
+    before, flipped = layer(x), layer.weight.flip(0)
+    if change == 'in place':
+        layer.weight.copy_(flipped)
+    elif change == 'load':
+        layer.load_state_dict(dict(layer.state_dict(), weight=flipped))
+    else:
+        layer.weight = flipped
+    assert torch.equal(layer(x), copy.deepcopy(layer)(x))
+    assert not torch.equal(layer(x), before)
 
 
 @pytest.mark.parametrize('model, message', [
