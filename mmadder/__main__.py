@@ -44,11 +44,11 @@ def print_configs(args):
 
 def draw_demo(args):
     from mmadder.apis import WEIGHTS, load
+    seen = load(args.weights)
     picture = Path(args.picture or shipped(WEIGHTS) / f'{args.weights}.jpg')
     if not args.picture and not picture.is_file():
         raise InputError(f'no picture is shipped for --weights {args.weights}'
                          ': name one, python -m mmadder demo PICTURE')
-    seen = load(args.weights)
     out = Path(args.out) / f'{picture.stem}.png'
     if out.resolve() == picture.resolve():
         raise InputError(f'--out {args.out} is the folder of the picture, '

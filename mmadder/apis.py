@@ -7,8 +7,10 @@ from torch import nn
 
 from mmadder.analysis.predictor import Predictor, require_scope
 from mmadder.checkpoints.classes import trained_classes
+from mmadder.checkpoints.safe_loading import data_only, trust
 from mmadder.checkpoints.state_dict import load_network, read_checkpoint
 from mmadder.cli import load_config
+from mmadder.config_nodes import read_config
 from mmadder.errors import InputError
 from mmadder.export import (
     IntegerPredictor,
@@ -27,7 +29,8 @@ WEIGHTS = 'weights'
 
 
 def load(source: str | Path | Config, checkpoint: str | Path | None = None,
-         *, device: str = 'cpu', fuse: bool = True) -> Predictor:
+         *, device: str = 'cpu', fuse: bool = True,
+         trust_checkpoint: bool = False) -> Predictor:
     """A detector or classifier to call with pictures.
 
     Args:
@@ -40,6 +43,8 @@ def load(source: str | Path | Config, checkpoint: str | Path | None = None,
             on the CPU.
         fuse: run adders with their norms, shortcuts and ReLUs in one step, on
             the CPU by a plan. False: as they were trained.
+        trust_checkpoint: let the checkpoint run code while it is read. By
+            default files are data.
 
     Raises:
         InputError: no such name or file, or they do not fit each other.
@@ -49,6 +54,13 @@ def load(source: str | Path | Config, checkpoint: str | Path | None = None,
         >>> sample = detector('scene.png')  # a DetDataSample
         >>> sample.pred_instances.bboxes
     """
+    with data_only():
+        if trust_checkpoint:
+            trust()
+        return _load(source, checkpoint, device, fuse)
+
+
+def _load(source, checkpoint, device, fuse):
     if checkpoint is None:
         source = checkpoint = _exported(source)
         cfg = _config_inside(source)
@@ -98,7 +110,7 @@ def _config_inside(path):
     if not description.get('config'):
         raise InputError(f'{path} has no config inside: give it with one, '
                          'mmadder.load(CONFIG, FILE)')
-    return Config.fromstring(description['config'], '.py')
+    return read_config(description['config'], path)
 
 
 def _trained(model: nn.Module, checkpoint: str, device: str,
@@ -107,7 +119,11 @@ def _trained(model: nn.Module, checkpoint: str, device: str,
     if quantized:
         model = empty_quantized(model)
     load_network(model, checkpoint)
-    model = model.to(torch.device(device)).eval()
+    try:
+        model = model.to(torch.device(device)).eval()
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f'mmadder.load: device {device!r} is not there: '
+                         f'{str(error).partition(chr(10))[0]}') from error
     if fuse and not quantized and find_adders(model):
         model = make_plan(model)
     return model

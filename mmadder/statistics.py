@@ -34,7 +34,8 @@ def reestimate_statistics(model: nn.Module, batches: Iterable,
             loss of a model of MMEngine on a batch of its training.
         norms: some of the model's; default: all that track statistics.
     Raises:
-        InputError: no batch norm tracks statistics, or there is no batch.
+        InputError: no batch norm tracks statistics or sees a batch, or there
+            is no batch.
     """
     def loss(batch):
         model(**model.data_preprocessor(batch, True), mode='loss')
@@ -52,6 +53,9 @@ def reestimate_statistics(model: nn.Module, batches: Iterable,
         if not seen:
             raise InputError('there is no batch to estimate the statistics '
                              'of batch norms from')
+        if not any(norm.num_batches_tracked for norm in norms):
+            raise InputError('no batch norm has tracked a batch: inside of '
+                             'robust inference none does')
 
 
 @contextlib.contextmanager

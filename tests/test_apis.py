@@ -3,6 +3,7 @@ import contextlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -21,6 +22,7 @@ from mmadder.export import export_integer
 from mmadder.files import shipped
 from mmadder.inference import quantize, save_quantized
 from mmadder.inference.plan import Planned
+from mmadder.integer import IntegerNetwork
 
 
 @pytest.fixture(scope='module')
@@ -111,6 +113,38 @@ def test_an_onnx_file_has_its_config(boxes_file, picture):
     same_boxes(detector(picture), load(cfg, out)(picture), 0)
 
 
+def test_files_are_data(crops, tmp_path, monkeypatch):
+    """Downloaded weights ran what stood in their config, or pickle."""
+    monkeypatch.chdir(tmp_path)
+    network = IntegerNetwork.load(shipped_weights()['digits'])
+    network.model['config'] = 'open("ran", "w")\n' + network.model['config']
+    network.save('evil.npz')
+    with pytest.raises(InputError, match='evil.npz is more than names'):
+        load('evil.npz')
+
+    class Evil:
+        def __reduce__(self):
+            return open, ('ran', 'w')
+
+    torch.save(dict(state_dict={}, evil=Evil()), 'evil.pth')
+    with pytest.raises(InputError, match='evil.pth is more than data'):
+        load(crops[0], 'evil.pth')
+    assert not (tmp_path / 'ran').exists()
+    with pytest.raises(InputError, match='does not fit'):
+        load(crops[0], 'evil.pth', trust_checkpoint=True)
+    assert (tmp_path / 'ran').exists()
+
+
+def test_files_that_are_none(crops, tmp_path):
+    content = Path(crops[2]).read_bytes()
+    for damaged in (b'', b'hello', content[:len(content) // 2]):
+        (tmp_path / 'a.pth').write_bytes(damaged)
+        with pytest.raises(InputError, match='a.pth cannot be read'):
+            load(crops[0], tmp_path / 'a.pth')
+    with pytest.raises(InputError, match="device 'gpu' is not there"):
+        load(crops[0], crops[2], device='gpu')
+
+
 @pytest.mark.parametrize('source, message', [
     ('nothing', r"load: 'nothing' is neither shipped weights \(.*\) nor a"),
     ('configs/a.py', 'with a config, give its checkpoint too'),
@@ -127,6 +161,10 @@ def test_arrays_that_are_no_pictures(crops):
                   np.zeros((0, 4, 3), np.uint8)):
         with pytest.raises(InputError, match=r'must be \(H, W, 3\) of uint8'):
             classifier(array)
+    for other in (None, ['a.png'], b'a'):
+        with pytest.raises(InputError, match='a file or an array .* got '
+                           f'{type(other).__name__}; call once'):
+            classifier(other)
 
 
 def test_what_is_shipped_can_be_called(picture):

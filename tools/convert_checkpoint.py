@@ -22,6 +22,7 @@ from mmadder.checkpoints import (
     recorded_config,
     require_connections,
 )
+from mmadder.checkpoints.classes import trained_classes
 from mmadder.checkpoints.state_dict import get_state_dict, read_checkpoint
 from mmadder.errors import InputError
 from mmadder.files import require_file, save_checkpoint
@@ -74,8 +75,9 @@ def main():
         converted_from=osp.basename(args.checkpoint),
         cfg=config.pretty_text)  # tells ann, ws and cnn apart
     is_whole = model.state_dict().keys() <= converted.keys()
-    if is_whole and 'dataset_meta' in checkpoint.get('meta', ()):
-        meta['dataset_meta'] = checkpoint['meta']['dataset_meta']
+    if is_whole and trained_classes(checkpoint):
+        meta['dataset_meta'] = checkpoint['meta'].get('dataset_meta') \
+            or dict(classes=trained_classes(checkpoint))
     save_checkpoint(dict(meta=meta, state_dict=converted), args.out)
     print(f'{args.out}: {len(converted)} tensors; outputs deviate by '
           f'{deviation:.1e} at most, with rounded tensors by {rounding:.1e}')

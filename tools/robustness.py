@@ -165,7 +165,7 @@ def progress_bar(jobs):
 def parse_eps(text):
     try:
         return float(Fraction(text))
-    except (ValueError, ZeroDivisionError) as error:
+    except (ValueError, ArithmeticError) as error:
         raise InputError(f'--eps {text}: expected a number such as 8/255 '
                          'or 0.03') from error
 

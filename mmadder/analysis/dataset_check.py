@@ -98,7 +98,14 @@ class Split:
 
     def _read(self):
         if not isinstance(self.dataset, CheckedXMLDataset):
-            return self.dataset.load_data_list()
+            try:
+                return self.dataset.load_data_list()
+            except (LookupError, TypeError, ValueError,
+                    AssertionError) as error:
+                kind = type(self.dataset).__name__
+                raise InputError(
+                    f'{self.source} has an entry that {kind} cannot read: '
+                    f'{type(error).__name__} {error}') from error
         infos, self.problems = self.dataset.read_samples()
         if not self.problems:
             self.dataset.require_objects(infos)

@@ -1,5 +1,6 @@
 """Pictures with what a model sees in them."""
 import copy
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -174,6 +175,9 @@ class _LoadAsDataset(_Load):
 
 def _as_results(picture):
     """What a pipeline begins with."""
+    if not isinstance(picture, str | os.PathLike | np.ndarray):
+        raise InputError('a picture must be a file or an array (H, W, 3), got '
+                         f'{type(picture).__name__}; call once per picture')
     if not isinstance(picture, np.ndarray):
         return dict(img_path=str(picture), img_id=0)
     if picture.ndim != 3 or picture.shape[2] != 3 or \

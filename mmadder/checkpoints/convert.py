@@ -36,6 +36,7 @@ from mmadder.errors import InputError
 from mmadder.layers import (
     AWN,
     WS,
+    AdderConv2d,
     find_adders,
     require_adders,
     set_adder_fraction,
@@ -198,11 +199,12 @@ def convert_variant(original: nn.Module,
             source (weight standardization, of another layer).
     """
     _require_expressible(original, model)
-    sources = _adders_of(original)
     converted = {key: value for key, value in original.state_dict().items()
                  if not key.endswith(BESIDES)}  # adders need not say so
-    for name, target in _adders_of(model).items():
-        source = sources[name]
+    for name, target in model.named_modules(remove_duplicate=False):
+        if not isinstance(target, AdderConv2d):
+            continue
+        source = original.get_submodule(name)
         if _norm_of(source) == _norm_of(target):
             continue
         for key in [key for key in converted if key.startswith(f'{name}.awn')]:

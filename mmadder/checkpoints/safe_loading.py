@@ -28,6 +28,9 @@ STATISTICS = ('min', 'max', 'mean', 'current')
 ARRAY_MODULES = ('numpy.core.multiarray', 'numpy._core.multiarray')
 ARRAY_TYPES = ('bool', 'int8', 'int16', 'int32', 'int64', 'uint8', 'uint16',
                'uint32', 'uint64', 'float16', 'float32', 'float64')
+# What PyTorch raises for files that are cut off, empty or something else.
+DAMAGE = (RuntimeError, EOFError, LookupError, ValueError, AttributeError,
+          TypeError)
 _trusting = False
 
 
@@ -64,6 +67,12 @@ def _load(unpatched, file, *args, **kwargs):
                 file, *args, **{**kwargs, 'weights_only': True})
     except pickle.UnpicklingError as error:
         raise InputError(_refusal(name, str(error))) from error
+    except DAMAGE as error:
+        reason = str(error).strip().partition('\n')[0]
+        raise InputError(
+            f'checkpoint {name} cannot be read, it is damaged or no '
+            f'checkpoint: {type(error).__name__} {reason}'.rstrip()
+        ) from error
     return _without_program(checkpoint)
 
 
@@ -81,10 +90,14 @@ def _refusal(name, reason):
 
 
 def _without_program(checkpoint):
-    """Take out the text that MMEngine executes when it resumes."""
+    """Take out the text that MMEngine executes when it resumes.
+
+    Files from before MMEngine have their config there: it moves to where
+    MMEngine writes it, and nothing executes it.
+    """
     meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
-    if isinstance(meta, dict):
-        meta.pop('config', None)
+    if isinstance(meta, dict) and 'config' in meta:
+        meta.setdefault('cfg', meta.pop('config'))
     return checkpoint
 
 

@@ -21,6 +21,7 @@ from mmadder.layers.adder_conv2d import FRACTION
 from mmadder.text import shorten
 
 from .classes import class_counts
+from .safe_loading import DAMAGE
 from .variants import recorded_variants, require_variant
 
 MAX_KEYS = 20  # listed of each kind in an error
@@ -203,9 +204,12 @@ def read_checkpoint(checkpoint: str, map_location: str = 'cpu') -> Any:
             checkpoint, map_location=map_location)
     except FileNotFoundError as error:
         raise InputError(f'checkpoint {checkpoint} does not exist') from error
-    except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
+    except InputError:
+        raise
+    except (*DAMAGE, pickle.UnpicklingError) as error:
         raise InputError(f'{checkpoint} cannot be read as a PyTorch '
-                         f'checkpoint: {error}') from error
+                         f'checkpoint: {type(error).__name__} {error}'
+                         .rstrip()) from error
 
 
 def _below_prefix(state_dict, prefix, name):

@@ -6,13 +6,12 @@ only the config in a checkpoint of MMEngine tells them apart. Adaptive weight
 normalization (awn) shows in the keys.
 """
 
-import ast
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from torch import Tensor, nn
 
-from mmadder.config_nodes import type_name
+from mmadder.config_nodes import literals, type_name
 from mmadder.errors import InputError
 from mmadder.layers import AWN, WS, AdderConv2d
 
@@ -107,10 +106,7 @@ def _recorded_model(checkpoint):
     if not isinstance(text, str):
         return None
     try:
-        assigned = {target.id: node.value for node in ast.parse(text).body
-                    if isinstance(node, ast.Assign)
-                    for target in node.targets if isinstance(target, ast.Name)}
-        return _literal(assigned.get('model'))
+        return literals(text).get('model')
     except (SyntaxError, TypeError, ValueError, RecursionError,
             MemoryError):
         return None
@@ -292,24 +288,3 @@ def _part_variant(node, path):
     norm = {'': 'ann', 'WS': 'ws', 'AWN': 'awn'}.get(
         type_name(conv_cfg.get('weight_norm')))
     return norm and norm + CENTERED * bool(conv_cfg.get('center'))
-
-
-def _literal(node):
-    """Evaluate constants, lists and dict(...); None for anything else."""
-    if isinstance(node, (ast.List, ast.Tuple)):
-        return [_literal(value) for value in node.elts]
-    if isinstance(node, ast.Dict):
-        return {_literal(key): _literal(value)
-                for key, value in zip(node.keys, node.values)
-                if isinstance(key, ast.Constant)}
-    if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'dict':
-        value = {}
-        for positional in node.args:
-            value.update(_literal(positional) or {})
-        value.update({keyword.arg: _literal(keyword.value)
-                      for keyword in node.keywords if keyword.arg})
-        return value
-    try:
-        return ast.literal_eval(node)  # -1 is an operation
-    except (TypeError, ValueError):
-        return None

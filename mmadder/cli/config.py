@@ -38,12 +38,19 @@ def load_config(path: str,
             two places of it name different classes.
     """
     require_file(path, 'config')
-    cfg = Config.fromfile(path)
+    try:
+        cfg = Config.fromfile(path)
+    except (SyntaxError, OSError) as error:
+        raise InputError(f'config {path} cannot be read: {error}') from error
     cfg_options = cfg_options or {}
     if 'data_root' in cfg_options:
         raise InputError('--cfg-options data_root=... reaches no dataset; '
                          'use --data-root DIR')
-    cfg.merge_from_dict(cfg_options)
+    try:
+        cfg.merge_from_dict(cfg_options)
+    except (LookupError, TypeError, AssertionError) as error:
+        raise InputError(f'--cfg-options does not fit the config: {error}'
+                         ) from error
     if 'model' not in cfg:
         raise InputError(f'config {path!r} has no model: {ADVICE}')
     if not cfg.get('default_scope') and library(cfg.model):

@@ -210,10 +210,29 @@ def _json_classes(path):
                 f'{path} cannot be read as JSON: {error}') from error
         categories = content.get('categories') if isinstance(
             content, dict) else None
+    if not categories:
+        return None
+    _require_sound(categories, path)
     # By id, as CocoDataset numbers them.
     return [category['name'] for category in sorted(
-        categories, key=lambda category: category['id'])] \
-        if categories else None
+        categories, key=lambda category: category['id'])]
+
+
+def _require_sound(categories, path):
+    if not isinstance(categories, list):
+        raise InputError(f'{path}: categories must be a list, got '
+                         f'{type(categories).__name__}')
+    names = set()
+    for index, one in enumerate(categories):
+        found = one if isinstance(one, dict) else {}
+        name = found.get('name')
+        if type(found.get('id')) is not int or not isinstance(name, str) \
+                or not name.strip():
+            raise InputError(f'{path}: categories[{index}] must have an '
+                             f'integer id and a name, got {one!r}')
+        if name in names:
+            raise InputError(f'{path}: two categories have the name {name!r}')
+        names.add(name)
 
 
 def _find_categories(path):

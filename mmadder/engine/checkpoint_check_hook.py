@@ -82,6 +82,11 @@ class CheckpointCheckHook(Hook):
             self._require_fit(model, difference, name, 'test')
 
     def before_train(self, runner):
+        if runner._resume and runner.iter >= runner.max_iters:
+            print_log(f'{_checkpoint_name(runner)} was trained for '
+                      f'{runner.iter} of {runner.max_iters} iterations: '
+                      'nothing is left to train', logger='current',
+                      level=logging.WARNING)
         difference = self._differing_classes(runner.train_dataloader)
         if difference and runner._resume:
             raise InputError(f'{difference}; {ADVICE}')

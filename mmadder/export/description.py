@@ -2,7 +2,7 @@
 from typing import Any
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from torch import nn
 
 from mmadder.checkpoints import variant_of
@@ -33,10 +33,15 @@ def describe(model: nn.Module, cfg: Config, kind: str,
 
 def configured_classes(cfg: Config) -> tuple[str, ...]:
     """Names that a config gives to the classes of its test set, or ()."""
-    dataset = cfg.test_dataloader.dataset
+    dataset = innermost_dataset(cfg.test_dataloader.dataset)
+    return tuple((dataset.get('metainfo') or {}).get('classes') or ())
+
+
+def innermost_dataset(dataset: ConfigDict) -> ConfigDict:
+    """Return the config of the first data set inside of wrappers."""
     while 'dataset' in dataset or 'datasets' in dataset:
         dataset = dataset.get('dataset') or dataset.datasets[0]
-    return tuple((dataset.get('metainfo') or {}).get('classes') or ())
+    return dataset
 
 
 def normalization(model: nn.Module) -> dict[str, Any]:

@@ -134,6 +134,7 @@ def best_boxes(boxes: Tensor, scores: Tensor, groups: Tensor,
     apart = boxes
     if not test_cfg.nms.get('class_agnostic', False):
         # As mmcv does: groups lie side by side.
+        boxes = torch.where((scores > 0)[..., None], boxes, 0)
         reach = boxes.amax((1, 2)) + 1
         apart = boxes + (groups * reach[:, None])[..., None]
     scores = suppressed_scores(apart, scores, test_cfg.nms.iou_threshold)

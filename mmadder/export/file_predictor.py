@@ -18,8 +18,10 @@ class FilePredictor(BaseModel):
     ``test_step`` gives the data samples of MMPretrain or MMDetection, so
     their evaluators and hooks take it as any model.
 
+    What comes behind the network runs on the CPU, as the network does.
+
     Args:
-        model: of the config that the file was exported with.
+        model: of the config that the file was exported with; moved there.
         path: the file.
         description: that the file has of itself
             (:func:`mmadder.export.description.describe`).
@@ -27,6 +29,7 @@ class FilePredictor(BaseModel):
 
     def __init__(self, model: nn.Module, path: str | Path,
                  description: dict[str, Any]):
+        model.cpu()
         super().__init__(data_preprocessor=model.data_preprocessor)
         self.path, self.description = path, description
         self.is_classifier = hasattr(getattr(model, 'head', None),
@@ -51,7 +54,7 @@ class FilePredictor(BaseModel):
         """Return data samples with predictions; ``mode`` is 'predict'."""
         if mode != 'predict':
             raise RuntimeError(f'a file can only predict, not {mode}')
-        return self.predict(inputs, data_samples)
+        return self.predict(inputs.cpu(), data_samples)
 
     @abc.abstractmethod
     def predict(self, inputs: Tensor, data_samples: list) -> list[Any]:

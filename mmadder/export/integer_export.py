@@ -1,4 +1,5 @@
 """From a config and a checkpoint to the file of an integer network."""
+import copy
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator
@@ -25,6 +26,7 @@ from .description import (
     DETECTOR,
     configured_classes,
     describe,
+    innermost_dataset,
 )
 from .export_networks import dense_network
 from .integer_file import FLOAT, SUFFIX, is_integer, picture_codes
@@ -90,8 +92,9 @@ def export_integer(cfg: Config, checkpoint: str, out: str | Path, *,
         fused, itertools.chain([first], pictures), bits=bits,
         shift_only=shift_only, size=size, description=description,
         total=batches, progress=progress)
+    deviations = _deviations(network, fused, first)
     network.save(out)
-    return _deviations(network, fused, first)
+    return deviations
 
 
 def to_integers(model: nn.Module, batches: Iterable[Tensor], *,
@@ -159,9 +162,7 @@ def _pictures(cfg: Config, model: nn.Module, batches: int) -> Iterator[Tensor]:
 
 def _channel_order(cfg, description):
     """Of the bytes that the network takes."""
-    dataset = cfg.val_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
+    dataset = innermost_dataset(cfg.val_dataloader.dataset)
     loads = any('LoadImageFromFile' in str(step['type'])
                 for step in dataset.get('pipeline', ()))
     # OpenCV's order; CIFAR-10's arrays are RGB.
@@ -173,6 +174,8 @@ def _deviations(network: IntegerNetwork, model: nn.Module,
                 images: Tensor) -> list[Deviation]:
     with torch.no_grad():
         expected = dense_network(model)(images)
+    network = copy.copy(network)
+    network.size = None  # these pictures may have another
     found = NativeNetwork(network)(picture_codes(
         images, **network.model['normalization']))
     deviations = []

@@ -70,6 +70,7 @@ class IntegerGraph:
         self._modules = dict(network.named_modules(remove_duplicate=False))
         self._maps: dict[fx.Node, str] = {}
         self._absorbed: set[fx.Node] = set()
+        self._shapes: dict[fx.Node, torch.Size] = {}
         self.layers: list[Layer] = []
         self.outputs: dict[str, str] = {}
         for node in self._graph.nodes:
@@ -226,9 +227,40 @@ class IntegerGraph:
         if not isinstance(right, fx.Node) or not isinstance(left, fx.Node) \
                 or left.target is F.interpolate:
             self._refuse(node)
+        if node.target is operator.iadd and self._is_read_beside(left, node):
+            self._refuse(node, ' that changes in place what others read')
         if right.target is F.interpolate:
             right = right.args[0]
+        elif self._shape(left) != self._shape(node):
+            left, right = right, left  # the first is not repeated
+        if self._shape(left) != self._shape(node):
+            self._refuse(node, ' of maps of which none has its size')
         self._add(node, 'sum', [left, right])
+
+    def _is_read_beside(self, node, reader):
+        """Whether another node reads the map of a node, by any name."""
+        name = self._maps.get(node)
+        return any(user is not reader and user not in self._absorbed
+                   and self._maps.get(user) != name
+                   for source, found in self._maps.items() if found == name
+                   for user in source.users)
+
+    def _shape(self, node):
+        """Of a node's value, for a picture of 256x256."""
+        if not self._shapes:
+            shapes = self._shapes
+
+            class Recorder(fx.Interpreter):
+
+                def run_node(self, node):
+                    value = super().run_node(node)
+                    shapes[node] = getattr(value, 'shape', None)
+                    return value
+
+            with torch.no_grad():
+                Recorder(self._network, graph=self._graph).run(
+                    *self._network.example((256, 256)))
+        return self._shapes[node]
 
     def _follower(self, node, accepts):
         """The only user of a node, if it can be part of the same step."""

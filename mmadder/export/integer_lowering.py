@@ -33,6 +33,7 @@ from .integer_graph import IntegerGraph, Layer
 PICTURE = 255  # highest code of pictures, and of maps that no adder reads
 PARTS = 2**FRACTION  # of a code, that sums are counted in
 LARGEST_MULTIPLIER = 2**31 - 1
+LARGEST_BIAS = 2**29  # of a number that is not requantized
 AVERAGE_SHIFT = 24
 
 
@@ -184,9 +185,13 @@ class _Lowering:
             # Where padding is, the picture has its mean: only nearly so.
             bias = bias + (weight.sum((2, 3)) * (points - self.mean)).sum(1)
         scale = weight.abs().amax((1, 2, 3)).clamp(min=1e-12) / 127
+        is_requantized = layer.name in self.read or layer.relu
+        if not is_requantized:  # a filter beside which its bias is huge
+            scale = scale.maximum(
+                bias.abs() / (LARGEST_BIAS * source['scale']))
         codes = (weight / scale.view(-1, 1, 1, 1)).round().to(torch.int8)
         factor = scale * source['scale']
-        if layer.name in self.read or layer.relu:
+        if is_requantized:
             ones, zeros = torch.ones_like(bias), torch.zeros_like(bias)
             self._add(layer, codes, factor, ones, zeros, bias)
             return

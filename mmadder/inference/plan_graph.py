@@ -13,6 +13,7 @@ from .fusion import FusedAdderConv2d, FusedShortcutConv2d, is_plain
 ADDERS = (FusedAdderConv2d, FusedShortcutConv2d)
 SAME = (nn.Identity, nn.Dropout, DropPath)  # in evaluation mode
 ADDITIONS = (operator.add, operator.iadd, torch.add)
+IN_PLACE = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
 BLOCK = 16  # channels in a block of a map
 LARGEST_COLUMN_STEP = 2  # between windows, of the kernels
 FEWEST_ADDERS = 2  # one alone gains nothing by another layout
@@ -22,8 +23,26 @@ FEWEST_ADDERS = 2  # one alone gains nothing by another layout
 MAPS = ('stem', 'done', 'adder', 'max_pool', 'add', 'same', 'upsample')
 
 
+class _Proxy(fx.Proxy):
+    """Notes ``a += b`` as what it is; PyTorch's would note ``a + b``."""
+
+
+def _noted(function):
+    def note(self, other):
+        return self.tracer.create_proxy(
+            'call_function', function, (self, other), {})
+    return note
+
+
+for function in IN_PLACE:
+    setattr(_Proxy, f'__{function.__name__}__', _noted(function))
+
+
 class _Tracer(fx.Tracer):
     """Goes into modules of any package down to what a plan may know."""
+
+    def proxy(self, node):
+        return _Proxy(node, self)
 
     def is_leaf_module(self, module, name):
         return (isinstance(module, FusedAdderConv2d) or not is_plain(module)
@@ -188,7 +207,7 @@ class PlanGraph:
         for node in self.nodes:
             module = self.module_of(node)
             in_place = (
-                node.target is operator.iadd or node.kwargs.get('inplace')
+                node.target in IN_PLACE or node.kwargs.get('inplace')
                 or node.op == 'call_method' and node.target.endswith('_')
                 or self.kinds[node] == 'outside'
                 and getattr(module, 'inplace', False))

@@ -569,7 +569,11 @@ static int write_outputs(const char* path) {
   }
   const int failed = ferror(file);
   if (fclose(file) != 0 || failed) {
-    remove(path);
+    // Empty rather than half, and not removed: it may be a device.
+    file = fopen(path, "wb");
+    if (file != NULL) {
+      fclose(file);
+    }
     return fail(path, "it could not be written to the end");
   }
   return 0;

@@ -19,7 +19,9 @@ def identifiers(names: Iterable[str]) -> dict[str, str]:
     found = {}
     for name in names:
         stem = re.sub(r'[^A-Za-z0-9_]', '_', name)
-        if not re.match('[A-Za-z]', stem) or stem in _RESERVED:
+        # Without small letters it may be a macro.
+        if not re.match('[A-Za-z]', stem) or stem in _RESERVED \
+                or not re.search('[a-z]', stem):
             stem = f'output_{stem}'
         label, count = stem, 1
         while label in found.values():

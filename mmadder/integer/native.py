@@ -72,10 +72,11 @@ class NativeNetwork:
         network = self.network
         channels = network.maps[network.image]['channels']
         if images.dtype != torch.uint8 or images.dim() != 4 \
-                or images.shape[1] != channels:
+                or images.shape[1] != channels or images.device.type != 'cpu':
             raise InputError(
                 f'integer network: images must be (N, {channels}, H, W), '
-                f'uint8, got {images.dtype} of {tuple(images.shape)}')
+                f'uint8 on the CPU, got {images.dtype} of '
+                f'{tuple(images.shape)} on {images.device}')
         size = tuple(images.shape)
         if network.size is not None and list(size[2:]) != network.size:
             raise InputError(

@@ -4,8 +4,6 @@ docs/integer_format.md says what it computes.
 """
 import json
 import math
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,15 @@ MAX_BIAS = 2**29 - 2**FRACTION
 MAX_RESIDUAL_MULTIPLIER = 2**21 - 1
 MAX_AVERAGE_SHIFT = 40
 MOST_POSITIONS = 2**20  # of an average
+# What the steps of a kind have, beside kind and output.
+_LAYER = {'input', 'weight', 'stride', 'padding', 'dilation'}
+_REQUANTIZED = {'shift', 'low', 'residual', 'residual_multiplier'}
+_KEYS = dict(
+    adder=_LAYER | _REQUANTIZED | {'center'},
+    convolution=_LAYER | _REQUANTIZED,
+    max_pool={'input', 'kernel', 'stride', 'padding'},
+    average={'input', 'multiplier', 'shift', 'low'},
+    sum={'inputs', 'multipliers', 'low'})
 
 
 class IntegerNetwork:
@@ -38,14 +45,16 @@ class IntegerNetwork:
     def __init__(self, header: dict[str, Any], arrays: dict[str, np.ndarray]):
         try:
             self.image: str = header['image']
-            self.size: list[int] | None = header['size']
+            size = header['size']
+            self.size: list[int] | None = None if size is None else list(size)
             self.maps: dict[str, dict] = header['maps']
             self.steps: list[dict] = header['steps']
             self.outputs: dict[str, str] = header['outputs']
             self.model: dict = header.get('model', {})
             self.arrays = arrays
             _Check(self).run()
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
+        except (KeyError, TypeError, AttributeError, IndexError,
+                OverflowError) as error:
             raise InputError('integer network: its header is damaged: '
                              f'{type(error).__name__} {error}') from error
 
@@ -90,10 +99,10 @@ class IntegerNetwork:
             header = json.loads(arrays.pop('header').tobytes())
         except FileNotFoundError as error:
             raise InputError(f'no such file: {path}') from error
-        except (OSError, ValueError, KeyError, EOFError, AttributeError,
-                TypeError, zipfile.BadZipFile, zlib.error) as error:
+        except Exception as error:  # of zip, NumPy and JSON, of many kinds
             raise InputError(
-                f'{path} is no integer network, or damaged ({error}); '
+                f'{path} is no integer network, or damaged '
+                f'({type(error).__name__}: {error}); '
                 'tools/export_integer.py writes them') from error
         if not isinstance(header, dict) or header.pop('format', 0) != FORMAT:
             raise InputError(f'{path} is no integer network; '
@@ -180,6 +189,8 @@ class _Check:
             self._check_step(step)
         missing = set(network.maps) - self.known
         self._require(not missing, f'no step writes {sorted(missing)}')
+        self._require(isinstance(network.model, dict),
+                      f'model must be an object, got {network.model}')
         self._require(network.outputs, 'it has no outputs')
         for name, source in network.outputs.items():
             self._require(source in self.known and source != network.image,
@@ -243,6 +254,11 @@ class _Check:
                      sum=self._check_sum)
         kind = step['kind']
         self._require(kind in kinds, f'{name} is a step of kind {kind}')
+        keys = _KEYS[kind] - (
+            _REQUANTIZED if target['type'] == 'int32' else set())
+        unknown = step.keys() - keys - {'kind', 'output'}
+        self._require(not unknown, f'{name}, a step of kind {kind} that '
+                      f"writes {target['type']}, has no {sorted(unknown)}")
         kinds[kind](step, name, target)
         self.known.add(name)
 

@@ -268,7 +268,7 @@ def _build_weight_norm(cfg, out_channels):
     if isinstance(kind, str):  # dotted, where a config was written to a file
         kind = WEIGHT_NORMS.get(type_name(kind), kind)
     if kind not in WEIGHT_NORMS.values():
-        raise ValueError(
+        raise InputError(
             f'weight_norm must be None, one of {tuple(WEIGHT_NORMS)} or a '
             f"dict with such a 'type', got {cfg!r}")
     return kind(out_channels, **arguments)

@@ -6,9 +6,10 @@ from mmpretrain.models import BaseClassifier
 
 from mmadder.errors import InputError
 from mmadder.models import unwrap_model
+from mmadder.statistics import find_norms
 
 from .attacks import ALPHA, EPS, Attack
-from .batch_statistics import robust_inference
+from .batch_statistics import batch_statistics
 from .pixels import PixelClassifier
 
 
@@ -17,8 +18,8 @@ class AdversarialTrainingHook(Hook):
     """Train a classifier on adversarial images in place of its own.
 
     Before each step PGD attacks the batch, as the network sees it in
-    training: with the batch's statistics in its norms, of which the attack
-    leaves no trace. In a config::
+    training: batch norms that learn have the batch's statistics, of which the
+    attack leaves no trace. In a config::
 
         custom_hooks = [dict(type='AdversarialTrainingHook', steps=3)]
 
@@ -30,8 +31,10 @@ class AdversarialTrainingHook(Hook):
         steps: of PGD.
     Raises:
         InputError: numbers of another unit, a model that is no classifier,
-            or images that are not uint8.
+            or images that are not uint8 or of several sizes.
     """
+
+    priority = 'ABOVE_NORMAL'  # who watches a step does not see the attack
 
     def __init__(self, eps: float = EPS, alpha: float = 2 * ALPHA,
                  steps: int = 3):
@@ -49,6 +52,12 @@ class AdversarialTrainingHook(Hook):
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         images = data_batch['inputs']
         if not torch.is_tensor(images):
+            sizes = {tuple(image.shape) for image in images}
+            if len(sizes) > 1:
+                raise InputError('AdversarialTrainingHook: the images of a '
+                                 f'batch must have one size, got '
+                                 f'{sorted(sizes)}; resize them in the '
+                                 'training pipeline')
             images = torch.stack(images)
         if images.dtype != torch.uint8:
             raise InputError('AdversarialTrainingHook: images must be uint8, '
@@ -59,7 +68,8 @@ class AdversarialTrainingHook(Hook):
                             for sample in data_batch['data_samples']])
         # Drawn anew in each step and process, and repeatable.
         seed = torch.randint(2**31, ()).item()
-        with robust_inference(model, 'r'):
+        norms = [norm for norm in find_norms(model) if norm.training]
+        with batch_statistics(norms, 'r'):
             found = self.attack(
                 self.pixels, self.pixels.from_uint8(images.to(device)),
                 labels.to(device), seed)

@@ -141,9 +141,12 @@ class Attack:
         if not self.iterated:
             path = None
         require_pixels(images)
-        if len(labels) != len(images):
-            raise InputError(f'labels must be {len(images)} numbers, got '
-                             f'{labels.tolist()}')
+        if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
+            raise InputError(f'labels must be {len(images)} numbers of int64, '
+                             f'got {tuple(labels.shape)}, {labels.dtype}')
+        if torch.is_inference_mode_enabled():
+            raise InputError('attacks need gradients: call them outside of '
+                             'torch.inference_mode()')
         if not self.eps:  # by which some attacks divide
             return {count: images.clone() for count in {*steps, self.steps}}
         with prepared(model, seed):
@@ -326,7 +329,7 @@ def check_budget(images: Tensor, adversarial: Tensor, eps: float,
 
 @contextlib.contextmanager
 def prepared(model, seed):
-    """Evaluation mode, no gradients of weights, random numbers apart."""
+    """Evaluation mode, gradients of images only, random numbers apart."""
     training = {module: module.training for module in model.modules()}
     trained = [p for p in model.parameters() if p.requires_grad]
     devices = {p.device for p in model.parameters() if p.is_cuda}
@@ -334,7 +337,8 @@ def prepared(model, seed):
         model.eval()
         for parameter in trained:
             parameter.requires_grad_(False)
-        with torch.random.fork_rng(list(devices)), warnings.catch_warnings():
+        with torch.enable_grad(), torch.random.fork_rng(list(devices)), \
+                warnings.catch_warnings():
             # Some attacks go on with the images that still resist.
             warnings.simplefilter('ignore', RobustInferenceWarning)
             torch.manual_seed(seed)

@@ -7,7 +7,7 @@ mean of the current batch is subtracted instead of the tracked one.
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from mmengine.hooks import Hook
@@ -81,14 +81,24 @@ def robust_inference(
         raise InputError('mode of robust inference must be one of '
                          f'{ROBUST_MODES}, got {mode!r}')
     norms = _changed_norms(model, include_logit_bn)
-    before = [vars(norm).get('forward') for norm in norms]
     handle = model.register_forward_pre_hook(_check_batch, with_kwargs=True)
     try:
-        for norm in norms:
-            norm.forward = _RobustForward(norm, mode, detach_statistics)
-        yield model
+        with batch_statistics(norms, mode, detach_statistics):
+            yield model
     finally:
         handle.remove()
+
+
+@contextlib.contextmanager
+def batch_statistics(norms: Sequence[_BatchNorm], mode: str,
+                     detach: bool = False) -> Iterator[None]:
+    """:func:`robust_inference` of some norms, which track statistics."""
+    before = [vars(norm).get('forward') for norm in norms]
+    try:
+        for norm in norms:
+            norm.forward = _RobustForward(norm, mode, detach)
+        yield
+    finally:
         for norm, forward in zip(norms, before):
             vars(norm).pop('forward', None)
             if forward is not None:  # of an outer context
@@ -145,6 +155,9 @@ class RobustInferenceHook(Hook):
     Args:
         mode, include_logit_bn: see :func:`robust_inference`.
     """
+
+    # After PreciseBatchNormHook has measured what the norms track.
+    priority = 'VERY_LOW'
 
     def __init__(self, mode: str = 'R', include_logit_bn: bool = True):
         self.arguments = dict(mode=mode, include_logit_bn=include_logit_bn)

@@ -8,10 +8,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mmadder.errors import InputError
-
 from .batch_statistics import warn_of_batch
 from .checks import check_model
+from .data import split_batches
 from .evaluation import BaseEvaluation
 
 
@@ -51,8 +50,9 @@ class Evaluation(BaseEvaluation):
             facts, images=len(images), batch_size=batch_size, seed=seed,
             include_logit_bn=include_logit_bn, data=_digest(images, labels))
         self.classes = int(labels.max()) + 1
-        super().__init__(classifier, _split(images, labels, batch_size),
-                         settings, source, path)
+        batches = list(zip(split_batches(images, batch_size),
+                           split_batches(labels, batch_size)))
+        super().__init__(classifier, batches, settings, source, path)
 
     def done(self, mode, column):
         entry = self.results['rows'].get(mode, {}).get(column.label)
@@ -101,14 +101,3 @@ def _digest(images, labels):
     for tensor in (images, labels):
         digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def _split(images, labels, batch_size):
-    """Batches; a last one below half the size joins the one before."""
-    if batch_size < 1:
-        raise InputError(f'batch size must be positive, got {batch_size}')
-    parts = list(zip(images.split(batch_size), labels.split(batch_size)))
-    if len(parts) > 1 and 2 * len(parts[-1][1]) < batch_size:
-        *parts, before, last = parts
-        parts.append(tuple(torch.cat(pair) for pair in zip(before, last)))
-    return parts

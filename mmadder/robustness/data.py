@@ -6,10 +6,13 @@ from mmengine.registry import DATASETS, DefaultScope
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
+from mmadder.config_nodes import type_name
 from mmadder.errors import InputError
 from mmadder.statistics import reestimate_statistics
 
 from .pixels import PixelClassifier
+
+REPEATING = ('RepeatDataset', 'ClassBalancedDataset')
 
 
 def load_pixels(cfg: Config, classifier: PixelClassifier, count: int,
@@ -29,8 +32,8 @@ def load_pixels(cfg: Config, classifier: PixelClassifier, count: int,
         InputError: the dataset is no classification set, has fewer images,
             or pictures of several sizes.
     """
-    dataset = dict(cfg[f'{split}_dataloader'].dataset)
-    dataset['pipeline'] = cfg.test_dataloader.dataset.pipeline
+    dataset = dict(_single(cfg, split),
+                   pipeline=_single(cfg, 'test')['pipeline'])
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         dataset = DATASETS.build(dataset)
     if not hasattr(dataset, 'get_gt_labels'):
@@ -49,6 +52,18 @@ def load_pixels(cfg: Config, classifier: PixelClassifier, count: int,
     return classifier.from_uint8(torch.stack(samples)), labels[chosen]
 
 
+def _single(cfg, split):
+    """The config of a data set, without what only repeats its images."""
+    dataset = cfg[f'{split}_dataloader'].dataset
+    while type_name(dataset) in REPEATING:
+        dataset = dataset.dataset
+    if 'pipeline' not in dataset:
+        raise InputError('attacks need one classification dataset with a '
+                         f'pipeline, the {split} set is a '
+                         f'{type_name(dataset)}')
+    return dataset
+
+
 def recalibrate(classifier: nn.Module, images: Tensor,
                 batch_size: int = 250) -> None:
     """Estimate the tracked statistics of all batch norms anew, in place.
@@ -61,13 +76,31 @@ def recalibrate(classifier: nn.Module, images: Tensor,
         classifier: pixels to logits.
         images: (N, 3, H, W), shuffled, not those of the test.
         batch_size: each batch counts the same, so N should be a multiple of
-            it.
+            it; see :func:`split_batches`.
     Raises:
-        InputError: no batch norm tracks statistics.
+        InputError: no batch norm tracks statistics, or one image, which has
+            no variance behind global pooling.
     """
+    if len(images) < 2:
+        raise InputError('statistics of batch norms need at least 2 images, '
+                         f'got {len(images)}')
     device = next(classifier.parameters(), images).device
-    reestimate_statistics(classifier, images.split(batch_size),
+    reestimate_statistics(classifier, split_batches(images, batch_size),
                           lambda batch: classifier(batch.to(device)))
+
+
+def split_batches(values: Tensor, size: int) -> list[Tensor]:
+    """Split along the first axis; a last part below half joins the other.
+
+    Raises:
+        InputError: size below 1.
+    """
+    if size < 1:
+        raise InputError(f'batch size must be positive, got {size}')
+    parts = list(values.split(size))
+    if len(parts) > 1 and 2 * len(parts[-1]) < size:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts
 
 
 def balanced_sample(labels: Tensor, count: int, seed: int) -> list[int]:

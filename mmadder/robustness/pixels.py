@@ -9,9 +9,12 @@ from mmadder.errors import InputError
 
 
 def require_pixels(images: Tensor) -> None:
-    """Raise InputError unless images are (N, C, H, W) floats in [0, 1]."""
-    if images.ndim != 4 or not images.is_floating_point():
-        raise InputError('images must be (N, C, H, W) of a floating type, '
+    """Raise InputError unless images are (N, C, H, W) floats in [0, 1].
+
+    Of half types a step of 1/255 would be rounded.
+    """
+    if images.ndim != 4 or images.dtype not in (torch.float32, torch.float64):
+        raise InputError('images must be (N, C, H, W) of float32 or float64, '
                          f'got {tuple(images.shape)}, {images.dtype}')
     low, high = images.aminmax() if images.numel() else (0, 1)
     if not (low >= 0 and high <= 1):
@@ -62,8 +65,9 @@ class PixelClassifier(nn.Module):
             raise InputError('attacks need a data preprocessor that does not '
                              'pad: set pad_size_divisor=1')
         self.model = model
-        mean = getattr(preprocessor, 'mean', torch.zeros(1, 1, 1))
-        std = getattr(preprocessor, 'std', torch.ones(1, 1, 1))
+        like = next(model.parameters()).new_ones(1, 1, 1)
+        mean = getattr(preprocessor, 'mean', 0 * like)
+        std = getattr(preprocessor, 'std', like)
         self.register_buffer('mean', mean / 255, persistent=False)
         self.register_buffer('std', std / 255, persistent=False)
         self.to_rgb = getattr(preprocessor, 'to_rgb', False)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from official_adder_net import make_adder_net
+from torch import nn
 
 from mmadder.checkpoints import convert as convert_module
 from mmadder.checkpoints import (
@@ -162,6 +163,29 @@ def test_lossless_conversions(trained, source, target):
     other = set_weight_norm(classifier(20), target)
     other.load_state_dict(converted)
     assert largest_deviation(expected, outputs(other, images)) < 1e-5
+
+
+@pytest.mark.parametrize('source, target', [
+    (None, 'AWN'), ('AWN', None), ('WS', None), ('WS', 'AWN')])
+def test_adders_shared_under_two_names(source, target):
+    """As the branches of RetinaSepBNHead share theirs."""
+    class Shared(nn.Module):
+        def __init__(self, weight_norm):
+            super().__init__()
+            self.a = self.b = AdderConv2d(3, 4, 3, weight_norm=weight_norm)
+            self.norm = nn.BatchNorm2d(4)
+
+        def extract_feat(self, x):
+            return self.norm(self.a(x)), self.b(x)
+
+    torch.manual_seed(0)
+    original, model = Shared(source), Shared(target)
+    _, deviation, _ = convert_checkpoint(
+        original.state_dict(), model, source.lower() if source else 'ann')
+    assert deviation < 1e-10
+    x = torch.randn(2, 3, 9, 9)
+    assert largest_deviation(original.extract_feat(x),
+                             model.extract_feat(x)) < 1e-5
 
 
 def test_ann_to_awn_by_sigma_and_mu(trained):

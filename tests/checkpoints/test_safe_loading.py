@@ -149,5 +149,7 @@ def test_no_program_is_left_for_resuming(tmp_path):
     torch.save(dict(meta=dict(config=CODE, cfg='x = 1', epoch=1)), path)
     with safe_loading.data_only():
         assert torch.load(path)['meta'] == dict(cfg='x = 1', epoch=1)
+        torch.save(dict(meta=dict(config='x = 2')), tmp_path / 'old.pth')
+        assert torch.load(tmp_path / 'old.pth')['meta'] == dict(cfg='x = 2')
         safe_loading.trust()
         assert torch.load(path)['meta']['config'] == CODE

@@ -6,6 +6,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
 
+from mmadder.checkpoints.safe_loading import data_only
 from mmadder.checkpoints.state_dict import load_pretrained
 from mmadder.checkpoints.variants import (
     NAMES,
@@ -156,12 +157,16 @@ def test_recorded_types_are_the_own_ones():
     ({}, dict(type='AdderFPN', conv_cfg=None), None),
     (dict(style='pytorch'), dict(type='FPN'), None),  # without norm
     ({}, dict(type='GlobalAveragePooling'), None)])
-def test_connections_that_no_key_shows(backbone, neck, message, key):
+def test_connections_that_no_key_shows(
+        backbone, neck, message, key, tmp_path):
     config = Config(dict(model=dict(
         backbone=dict(type='AdderResNet'), neck=dict(type='AdderFPN'))))
     recorded = Config(dict(model=dict(
         backbone=dict(type='ResNet', **backbone), neck=neck)))
-    checkpoint = dict(meta={key: recorded.pretty_text})
+    path = tmp_path / 'cnn.pth'  # read as all command lines read
+    torch.save(dict(meta={key: recorded.pretty_text}), path)
+    with data_only():
+        checkpoint = torch.load(path)
     if message is None:
         require_connections(checkpoint, config)
     else:

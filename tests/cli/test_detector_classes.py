@@ -212,6 +212,23 @@ def test_of_a_large_file_the_categories_are_read(coco, tmp_path, monkeypatch,
         'zebra crossing', 'bollard \u00e9')
 
 
+@pytest.mark.parametrize('categories, message', [
+    ([dict(id=1)], r'categories\[0\] must have an integer id and a name'),
+    ([dict(id=1, name='a'), dict(name='b')], r'categories\[1\] must have'),
+    ([dict(id='1', name='a')], r'categories\[0\] must have an integer id'),
+    ([dict(id=1, name=' ')], r'categories\[0\] must have'),
+    ([dict(id=1, name=None)], r'categories\[0\] must have'),
+    (['a'], r"must have an integer id and a name, got 'a'"),
+    ({'1': 'a'}, 'categories must be a list, got dict'),
+    ([dict(id=1, name='a'), dict(id=2, name='a')], "have the name 'a'")])
+def test_odd_categories(coco, tmp_path, categories, message):
+    cfg = coco(('a', 'b'))
+    (tmp_path / 'own.json').write_text(json.dumps(dict(
+        images=[], annotations=[], categories=categories)))
+    with pytest.raises(InputError, match=f'own.json.*{message}'):
+        fit_detector_classes(cfg)
+
+
 @pytest.mark.parametrize('content', [b'{"images": [', b'\xff\xfe1'])
 def test_annotations_that_are_no_json(coco, tmp_path, content):
     cfg = coco(('a', 'b'))

@@ -210,6 +210,15 @@ def test_validation_and_files_have_the_statistics_of_their_weights(
     assert_equal(statistics(owner.state_dict()), statistics(last))
 
 
+def test_validation_with_batch_statistics(tmp_path):
+    """The hook measured with norms that track nothing, and said nothing."""
+    run(tmp_path, HOOK, dict(type='mmadder.RobustInferenceHook'),
+        by_epoch=False, pictures=Pictures(False), save_best='toy/score')
+    for path in tmp_path.glob('*.pth'):
+        state = load(path)['state_dict']
+        assert_measured(state, expected(state, sampler=InfiniteSampler))
+
+
 class Tracked(PreciseBatchNormHook):
     """What a training has tracked just before and after a validation."""
 

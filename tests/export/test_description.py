@@ -3,7 +3,11 @@ import numpy as np
 from mmengine.config import Config
 from torch import nn
 
-from mmadder.export.description import configured_classes, describe
+from mmadder.export.description import (
+    configured_classes,
+    describe,
+    innermost_dataset,
+)
 from mmadder.models import build_model
 
 
@@ -29,6 +33,13 @@ def test_description_of_a_model_without_normalization():
     assert found['normalization'] == dict(
         swap_channels=False, mean=[0.] * 3, std=[1.] * 3, pad_size_divisor=1,
         pad_value=0.)
+
+
+def test_innermost_dataset():
+    inner = dict(type='A', ann_file='x')
+    cfg = Config(dict(a=dict(datasets=[dict(dataset=inner), dict(type='B')]),
+                      b=inner))
+    assert innermost_dataset(cfg.a) == innermost_dataset(cfg.b) == inner
 
 
 def test_classes_of_a_wrapped_dataset():

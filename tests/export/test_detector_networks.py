@@ -1,15 +1,17 @@
 """Detectors end to end beside MMDetection's own predictions."""
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmdet.structures import DetDataSample
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from settling import settle
 from torch import nn
 
 from mmadder.errors import InputError
-from mmadder.export import detector_network, to_onnx
+from mmadder.export import Network, detector_network, to_onnx
+from mmadder.export.detector_networks import best_boxes
 from mmadder.export.onnx_parity import _compare_boxes
 from mmadder.export.onnx_testing import boxes_of, picture_sizes
 from mmadder.models import build_model
@@ -156,3 +158,35 @@ def test_another_suppression():
 def test_another_kind_of_model():
     with pytest.raises(InputError, match='boxes of Linear cannot be'):
         detector_network(nn.Linear(3, 4))
+
+
+class Boxes(Network):
+    """Two of one class that overlap, one more, and one that is none."""
+    output_names = 'boxes', 'scores', 'labels'
+
+    def __init__(self, far):
+        super().__init__()
+        self.register_buffer('boxes', torch.tensor([
+            [100., 100, 120, 120], [101, 100, 121, 120], [300, 50, 340, 90],
+            [0, 0, far, far]]))
+        self.register_buffer('scores', torch.tensor([.9, .8, .7, -1]))
+        self.register_buffer('labels', torch.tensor([79, 79, 0, 3]))
+
+    def forward(self, images):
+        zero = images.flatten(1)[:, :1] * 0
+        count = len(images)
+        return best_boxes(
+            self.boxes.expand(count, -1, -1) + zero[..., None],
+            self.scores.expand(count, -1) + zero,
+            self.labels.expand(count, -1),
+            ConfigDict(nms=dict(iou_threshold=.5), max_per_img=4))
+
+
+@pytest.mark.parametrize('far', [1e6, 1e7, float('inf')])
+def test_a_box_that_is_none_does_not_count(far):
+    """YOLOX's may be huge; beside its reach all others fell together."""
+    session = start(to_onnx(Boxes(far), (8, 8)))
+    _, scores, labels = session.run(
+        None, dict(images=np.zeros((2, 3, 8, 8), np.float32)))
+    np.testing.assert_allclose(scores, [[.9, .7, 0, 0]] * 2)
+    np.testing.assert_array_equal(labels, [[79, 0, -1, -1]] * 2)

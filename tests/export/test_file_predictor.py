@@ -27,6 +27,25 @@ def test_it_predicts_and_nothing_else(crops, detector):
         FilePredictor(model, 'a', {})
 
 
+def test_all_runs_on_the_cpu(crops):
+    """Whatever device the model came from, and the inputs come from."""
+    model = build_model(crops[0]).to('meta')
+    model.to_empty(device='meta')
+    predictor = Constant.__new__(Constant)
+    moved = []
+    model.cpu = lambda: moved.append('model')
+    predictor.__init__(model, 'a.file', {})
+    assert moved == ['model']
+
+    class Far(torch.Tensor):
+        def cpu(self):
+            moved.append('inputs')
+            return torch.zeros(1, 3, 8, 8)
+
+    predictor(Far(), [])
+    assert moved == ['model', 'inputs']
+
+
 def test_classes_are_compared(crops):
     class Data:
         metainfo = dict(classes=('a', 'b'))

@@ -114,6 +114,43 @@ def test_repeated_layers_and_relu_behind_a_sum():
         ('adder.1', 'adder', False), ('add', 'sum', True)]
 
 
+class Sums(nn.Module):
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.conv = kind, nn.Conv2d(3, 4, 3, padding=1)
+        self.gap = nn.AdaptiveAvgPool2d(1)
+
+    def forward(self, x):
+        a, b = self.conv(x), self.conv(x)
+        if self.kind == 'in place':
+            c = a
+            a += b
+            return torch.relu(a + c)
+        if self.kind == 'in place, alone':
+            a += b
+            return torch.relu(a)
+        if self.kind == 'pooled first':
+            return torch.relu(self.gap(a) + b)
+        return a[:, :, :1] + b
+
+
+def test_a_sum_in_place():
+    """What others read of the map was the map before."""
+    kinds = [layer.kind for layer in graph_of(Sums('in place, alone')).layers]
+    assert kinds == ['convolution', 'convolution', 'sum']
+    with pytest.raises(InputError, match='changes in place what others read'):
+        graph_of(Sums('in place'))
+
+
+def test_the_larger_map_of_a_sum_comes_first():
+    """Its size is that of the sum."""
+    layers = graph_of(Sums('pooled first')).layers
+    assert layers[-1].inputs == ['model.0.conv.1', layers[-2].name] or \
+        layers[-1].inputs[1] == layers[-2].name
+    assert layers[-2].kind == 'average'
+
+
 @pytest.mark.parametrize('layers, message', [
     ([nn.Conv2d(3, 4, 1), nn.Sigmoid()], r'model.1 \(Sigmoid\)'),
     ([nn.Conv2d(3, 3, 1, groups=3)], r'model.0 \(Conv2d with groups'),

@@ -113,6 +113,26 @@ def test_the_padding_of_a_picture_is_its_mean():
     assert network.maps['image']['zero_point'] == [120, 111, 100]
 
 
+@pytest.mark.parametrize('weight, bias', [(0., .5), (1e-9, -4.6)])
+def test_a_filter_beside_which_its_bias_is_huge(weight, bias):
+    """Of a pruned class: its bias overflowed."""
+    model = Small()
+    settle(model, pictures(0, 16))
+    model.norm = nn.Identity()
+    with torch.no_grad():
+        model.fc.weight[2] *= weight
+        model.fc.bias[2] = bias
+    fused = fuse_adder_bn(model.eval())
+    graph = IntegerGraph(fused)
+    network = lower(graph, calibrate(graph, [pictures(0, 16)],
+                                     progress=False), mean=MEAN, std=STD)
+    assert errors(fused, network)[1] < .04
+    maps = integer_reference.run(network, picture_codes(
+        pictures(0), MEAN.tolist(), STD.tolist()).numpy())
+    logits = network.values('logits', maps[network.outputs['logits']])
+    np.testing.assert_allclose(logits[:, 2].ravel(), bias, rtol=1e-4)
+
+
 def test_what_cannot_be_lowered():
     model = settle(Small(), pictures(0))
     graph = IntegerGraph(fuse_adder_bn(model))

@@ -1,6 +1,8 @@
 """The generated C program against the reference, byte by byte."""
 import os
+import resource
 import shutil
+import signal
 import subprocess
 
 import pytest
@@ -42,12 +44,13 @@ def compiled(network, folder, size=SIZE, *options, compiler=None):
     return program, report
 
 
-def call(program, *arguments, input=b'', code=0):
+def call(program, *arguments, input=b'', code=0, **options):
     # ASan's leak check needs rights that containers do not give.
     done = subprocess.run(
         [str(program), *map(str, arguments)], input=input,
         capture_output=True, env=dict(os.environ,
-                                      ASAN_OPTIONS='detect_leaks=0'))
+                                      ASAN_OPTIONS='detect_leaks=0'),
+        **options)
     assert done.returncode == code, done.stderr.decode()
     return (done.stdout if code == 0 else done.stderr).decode()
 
@@ -246,9 +249,22 @@ def test_arguments_of_the_program(small, tmp_path):
     assert 'goes on' in call(small, '-', input=image + b'a', code=1)
     assert 'No such file' in call(small, '-', tmp_path / 'none' / 'out.bin',
                                   input=image, code=1)
-    if os.path.exists('/dev/full'):
-        assert 'written to the end' in call(small, '-', '/dev/full',
-                                            input=image, code=1)
+
+
+def test_a_full_disk(small, tmp_path):
+    """Nothing is left half-written, and what is no file is not removed."""
+    def limited():  # no file may grow beyond 10 bytes
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    out = tmp_path / 'out.bin'
+    (tmp_path / 'link.bin').symlink_to(out)
+    for path in (out, tmp_path / 'link.bin'):
+        text = call(small, '-', path, input=pictures()[0].tobytes(), code=1,
+                    preexec_fn=limited)
+        assert 'written to the end' in text
+        assert out.read_bytes() == b''
+    assert (tmp_path / 'link.bin').is_symlink()
 
 
 def test_planes_of_other_channels(tmp_path):

@@ -13,11 +13,12 @@ from mmadder.integer.c_text import (
 
 
 def test_identifiers_are_words_of_their_own():
-    found = identifiers(['a', 'a b', 'a_b', 'a-b', 'for', '0', '_x', 'ü'])
+    found = identifiers(
+        ['a', 'a b', 'a_b', 'a-b', 'for', '0', '_x', 'ü', 'EOF'])
     assert found == {
         'a': 'a', 'a b': 'a_b', 'a_b': 'a_b_2', 'a-b': 'a_b_3',
         'for': 'output_for', '0': 'output_0', '_x': 'output__x',
-        'ü': 'output__'}
+        'ü': 'output__', 'EOF': 'output_EOF'}
 
 
 @pytest.mark.parametrize('text, expected', [

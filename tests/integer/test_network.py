@@ -1,6 +1,7 @@
 """The file of an integer network, and what is refused."""
 import copy
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -106,6 +107,34 @@ def test_a_file_is_data_only(tmp_path):
         IntegerNetwork.load(path)
 
 
+@pytest.mark.parametrize('damage', ['shape', 'method', 'nested', 'number'])
+def test_hostile_files(tmp_path, damage):
+    path = tmp_path / 'net.npz'
+    header = header_of(classifier())
+    if damage == 'shape':  # an array of nine terabytes
+        with zipfile.ZipFile(path, 'w') as file:
+            file.writestr('header.npy', b'\x93NUMPY\x01\x00v\x00' + str(dict(
+                descr='|u1', fortran_order=False, shape=(10**13, ))).encode(
+                ).ljust(117) + b'\n')
+    elif damage == 'method':
+        write(path, header)
+        content = path.read_bytes()
+        place = content.index(b'PK\x01\x02') + 10
+        path.write_bytes(content[:place] + b'c\0' + content[place + 2:])
+    else:
+        text = '[' * 10**5 if damage == 'nested' else json.dumps(
+            dict(header, size=0)).replace('"size": 0', f'"size": {"1" * 5000}')
+        np.savez(path, header=np.frombuffer(text.encode(), np.uint8))
+    with pytest.raises(InputError, match='net.npz'):
+        IntegerNetwork.load(path)
+
+
+def test_size_may_be_a_tuple():
+    network = classifier()
+    header = dict(header_of(network), size=(29, 41))
+    assert IntegerNetwork(header, network.arrays).size == [29, 41]
+
+
 def change(*keys, to):
     """A function that sets one entry of a header."""
     def apply(header):
@@ -147,6 +176,12 @@ def change(*keys, to):
     (change('steps', -2, 'input', to='image'), 'map_8 is the average of the'),
     (change('steps', 1, 'input', to='image'), 'of map_2 is'),
     (change('steps', 0, to={}), "header is damaged: KeyError 'output'"),
+    (change('steps', -1, 'residual', to='nothing'),
+     r"convolution that writes int32, has no \['residual'\]"),
+    (change('steps', 0, 'kernel', to=[1, 1]), r"has no \['kernel'\]"),
+    (change('steps', 1, 'inputs', to=['map_1']), r"has no \['inputs'\]"),
+    (change('model', to=[1]), r'model must be an object, got \[1\]'),
+    (change('maps', 'map_1', 'scale', to=10**400), 'damaged: OverflowError'),
 ])
 def test_headers_that_cannot_be_run(damage, message):
     network = classifier()

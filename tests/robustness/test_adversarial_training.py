@@ -9,6 +9,7 @@ from torch import nn
 
 from mmadder.errors import InputError
 from mmadder.robustness import AdversarialTrainingHook
+from mmadder.statistics import reestimate_statistics
 
 EPS = 8 / 255
 
@@ -88,6 +89,41 @@ def test_attack_by_hand(runner):
     assert agree.float().mean() > .99  # of zero gradients the sign is open
 
 
+@pytest.mark.parametrize('norm', ['none', 'untracked', 'frozen'])
+def test_norms_that_do_not_learn(runner, norm):
+    """They are attacked as they train; a group norm needs no care at all."""
+    model = runner.model
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if not isinstance(child, nn.BatchNorm2d):
+                continue
+            if norm == 'none':
+                setattr(parent, name, nn.GroupNorm(1, child.num_features))
+            elif norm == 'untracked':
+                setattr(parent, name, nn.BatchNorm2d(
+                    child.num_features, track_running_stats=False))
+            else:
+                child.eval()
+    if norm == 'frozen':  # with statistics that fit
+        reestimate_statistics(model, [batch()])
+    model.head.bn.eval()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    data = attacked(runner)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key]), key
+    with torch.no_grad():
+        assert loss(runner, data) > loss(runner, batch())
+    found = attacked(runner, eps=.1, alpha=.05, steps=1)['inputs']
+    start = attacked(runner, eps=.1, alpha=1e-9, steps=1)['inputs']
+    start.requires_grad_()
+    loss(runner, dict(batch(), inputs=start)).backward()
+    step = 255 * .05 * start.grad.sign()
+    images = torch.stack(batch()['inputs'])
+    expected = (start.detach() + step).maximum(
+        images - 25.5).minimum(images + 25.5).clamp(0, 255)
+    assert ((found - expected).abs() < 1e-2).float().mean() > .99
+
+
 def test_it_is_a_hook_of_configs(runner):
     hook = HOOKS.build(dict(type='AdversarialTrainingHook', steps=2))
     assert hook.attack.label == 'PGD2' and hook.attack.eps == EPS
@@ -100,5 +136,8 @@ def test_wrong_input(runner):
     with pytest.raises(InputError, match='classifier of MMPretrain, got Lin'):
         hook.before_train(SimpleNamespace(model=nn.Linear(2, 2)))
     hook.before_train(runner)
+    images = [torch.zeros(3, side, 8, dtype=torch.uint8) for side in (8, 9)]
+    with pytest.raises(InputError, match=r'one size, got .*\(3, 9, 8\)'):
+        hook.before_train_iter(runner, 0, dict(inputs=images))
     with pytest.raises(InputError, match='must be uint8'):
         hook.before_train_iter(runner, 0, dict(inputs=torch.rand(2, 3, 8, 8)))

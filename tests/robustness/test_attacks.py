@@ -77,6 +77,16 @@ def test_stays_in_ball_and_range(name, batch):
 
 
 @pytest.mark.parametrize('name', NAMES)
+def test_under_no_grad(name, batch):
+    model, (images, labels) = Toy(), batch
+    expected = attack(name)(model, images, labels)
+    with torch.no_grad():
+        adversarial = attack(name)(model, images, labels)
+        assert not torch.is_grad_enabled()
+    assert torch.equal(adversarial, expected)
+
+
+@pytest.mark.parametrize('name', NAMES)
 def test_eps_zero_returns_the_input(name, batch):
     images, labels = batch
     adversarial = attack(name, eps=0.)(Toy(), images, labels)
@@ -330,8 +340,10 @@ def test_wrong_images_labels_and_models(batch):
         pgd(Toy(), images * 255, labels)
     with pytest.raises(InputError, match=r'in \[0, 1\], got \[nan, nan\]'):
         pgd(Toy(), images * float('nan'), labels)
-    with pytest.raises(InputError, match='floating type, got .*uint8'):
+    with pytest.raises(InputError, match='float64, got .*uint8'):
         pgd(Toy(), (images * 255).byte(), labels)
+    with pytest.raises(InputError, match='float64, got .*bfloat16'):
+        pgd(Toy().bfloat16(), images.bfloat16(), labels)
     with pytest.raises(InputError, match='Conv2d returns .6, 2, 6, 6'):
         pgd(nn.Conv2d(3, 2, 3), images, labels)
     with pytest.raises(InputError, match='Conv2d returns .2, 2, 6, 6'):
@@ -340,6 +352,11 @@ def test_wrong_images_labels_and_models(batch):
         pgd(Toy(), images, labels + 9)
     with pytest.raises(InputError, match='labels must be 6 numbers'):
         pgd(Toy(), images, labels[:2])
+    for wrong in (labels.float(), labels.int(), labels[:, None]):
+        with pytest.raises(InputError, match='numbers of int64, got'):
+            pgd(Toy(), images, wrong)
+    with torch.inference_mode(), pytest.raises(InputError, match='outside'):
+        pgd(Toy(), images, labels)
 
 
 def test_missing_library(monkeypatch):

@@ -14,6 +14,7 @@ from mmadder.robustness import (
     PixelClassifier,
     load_pixels,
     recalibrate,
+    robust_inference,
 )
 from mmadder.robustness.data import balanced_sample
 
@@ -73,6 +74,46 @@ def test_recalibration_that_fails_leaves_all_as_it_was(toy_set):
     assert torch.equal(norm.running_mean, before)
     with pytest.raises(InputError, match='Flatten has no batch norm'):
         recalibrate(nn.Flatten(), images)
+
+
+def test_recalibration_with_a_last_batch_of_one(toy_set):
+    """It joins the one before: behind pooling it would have no variance."""
+    model, images, _ = toy_set
+    model.append(nn.BatchNorm1d(4)).eval()
+    recalibrate(model, images[:21], 20)
+    torch.testing.assert_close(
+        model[1].running_mean,
+        model[0](images[:21]).transpose(0, 1).flatten(1).mean(1))
+    with pytest.raises(InputError, match='at least 2 images, got 1'):
+        recalibrate(model, images[:1])
+
+
+def test_recalibration_inside_of_robust_inference(toy_set):
+    """No norm tracks anything there; nothing was said of it."""
+    model, images, _ = toy_set
+    before = model[1].running_mean.clone()
+    with robust_inference(model, 'R'), \
+            pytest.raises(InputError, match='robust inference'):
+        recalibrate(model, images, 20)
+    assert torch.equal(model[1].running_mean, before)
+
+
+@pytest.mark.parametrize('wrapper', [
+    dict(type='RepeatDataset', times=3),
+    dict(type='ClassBalancedDataset', oversample_thr=.5)])
+def test_pixels_of_a_repeated_set(small, wrapper):
+    cfg = Config.fromfile(small / 'small.py')
+    cfg.test_dataloader.dataset.data_root = str(small / 'cifar')
+    classifier = PixelClassifier(build_model(cfg))
+    expected = load_pixels(cfg, classifier, 10)
+    cfg.train_dataloader = dict(dataset=dict(
+        wrapper, dataset=dict(cfg.test_dataloader.dataset, pipeline=[])))
+    for found, own in zip(load_pixels(cfg, classifier, 10, split='train'),
+                          expected):
+        assert torch.equal(found, own)
+    cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[])
+    with pytest.raises(InputError, match='train set is a ConcatDataset'):
+        load_pixels(cfg, classifier, 10, split='train')
 
 
 def test_recalibration_without_dropout():
