@@ -81,15 +81,26 @@ def _every_other(tensor):
 
 
 def _rows_and_columns_swapped(tensor):
-    return tensor.transpose(2, 3).contiguous().transpose(2, 3)
+    return _copy(tensor.transpose(2, 3)).transpose(2, 3)
 
 
 def _images_last(tensor):
-    return tensor.movedim(0, 3).contiguous().movedim(3, 0)
+    return _copy(tensor.movedim(0, 3)).movedim(3, 0)
+
+
+def _odd_strides(tensor):
+    """Of axes of size 1, which nobody steps along."""
+    strides = [7 if size == 1 else stride for size, stride in zip(
+        tensor.shape, _copy(tensor).stride())]
+    return _copy(tensor).as_strided(tensor.shape, strides)
+
+
+def _copy(tensor):  # of a size 1, contiguous() keeps any stride
+    return tensor.clone(memory_format=torch.contiguous_format)
 
 
 LAYOUTS = [_contiguous, _channels_last, _off_alignment, _every_other,
-           _rows_and_columns_swapped, _images_last]
+           _rows_and_columns_swapped, _images_last, _odd_strides]
 
 
 @st.composite

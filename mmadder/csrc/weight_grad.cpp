@@ -2,6 +2,7 @@
 // surrogate dY/dW = X - W (arXiv:1912.13200, Eq. 5) makes it a convolution's
 // weight gradient minus W times the sum of grad_output.
 #include <ATen/ATen.h>
+#include <c10/util/strides.h>
 #include <torch/library.h>
 #include <torch/version.h>
 
@@ -56,6 +57,14 @@ class NoTF32 {
   const bool allowed_;
 };
 
+// In NCHW, also by its strides of axes of size 1, of which is_contiguous()
+// says nothing and from which others read a layout.
+at::Tensor in_nchw(const at::Tensor& tensor) {
+  const auto whole = tensor.contiguous();
+  return whole.as_strided(
+      whole.sizes(), c10::contiguous_strides(whole.sizes()));
+}
+
 at::Tensor adder_conv2d_weight_grad(
     const at::Tensor& grad_output, const at::Tensor& input,
     const at::Tensor& weight, at::IntArrayRef stride, at::IntArrayRef padding,
@@ -64,15 +73,17 @@ at::Tensor adder_conv2d_weight_grad(
       input.sizes(), weight.sizes(), stride, padding, dilation, groups);
   check_grad_output("adder_conv2d_weight_grad", grad_output, g);
   if (g.batch == 0)
-    return at::zeros_like(weight);
+    return at::zeros(weight.sizes(), weight.options());
   const auto dtype =
       weight.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  const auto grad = grad_output.to(dtype), w = weight.to(dtype);
-  auto x = input.to(dtype);
-  // oneDNN writes beyond its memory where windows of one pixel lie apart in
-  // channels_last inputs (torch 2.11).
-  if (g.taps() == 1 && x.is_cpu())
-    x = x.contiguous();
+  const auto grad = grad_output.to(dtype);
+  auto x = input.to(dtype), w = weight.to(dtype);
+  // oneDNN writes beyond its memory where windows of one pixel lie apart, and
+  // inputs or weights in channels_last (torch 2.11).
+  if (g.taps() == 1 && x.is_cpu()) {
+    x = in_nchw(x);
+    w = in_nchw(w);
+  }
   auto grad_weight = input.numel() == 0  // all padding
       ? at::zeros_like(w)
       : std::get<1>(at::convolution_backward(
@@ -80,8 +91,8 @@ at::Tensor adder_conv2d_weight_grad(
             /*transposed=*/false, /*output_padding=*/{0, 0}, groups,
             {false, true, false}));
   const auto grad_sum = grad.sum(at::IntArrayRef({0, 2, 3}));
-  return grad_weight.addcmul_(w, grad_sum.view({-1, 1, 1, 1}), -1)
-      .to(weight.scalar_type());
+  grad_weight.addcmul_(w, grad_sum.view({-1, 1, 1, 1}), -1);
+  return in_nchw(grad_weight.to(weight.scalar_type()));
 }
 
 at::Tensor adder_conv2d_weight_grad_cuda(

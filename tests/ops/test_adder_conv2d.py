@@ -98,6 +98,28 @@ def test_any_memory_layout(layout):
     torch.testing.assert_close(grads, expected, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize('size, kernel', [
+    ((8, 1), (3, 1)), ((1, 8), (1, 3)), ((8, 1), (1, 1))])
+def test_axes_of_size_one_may_have_any_stride(size, kernel):
+    """Contiguous for PyTorch, which the kernels read as channels_last."""
+    padding = tuple(extent // 2 for extent in kernel)
+    geometry = Geometry(2, 20, size, 7, kernel, padding=padding)
+    x, w, g = geometry.tensors()
+    odd_x, odd_g = (
+        t.transpose(2, 3).clone(memory_format=torch.contiguous_format
+                                ).transpose(2, 3) for t in (x, g))
+    assert odd_x.is_contiguous() and odd_x.stride() != x.stride()
+    expected = reference.adder_conv2d(x.double(), w.double(),
+                                      *geometry.arguments)
+    for mode in 'auto', 'exact', 'max':
+        found = adder_conv2d(odd_x, w, None, *geometry.arguments, mode=mode)
+        assert relative_error(found, expected) < 1e-5
+    grad = torch.ops.mmadder.adder_conv2d_input_grad
+    arguments = *geometry.arguments, 'hardtanh'
+    assert torch.equal(grad(odd_g, odd_x, w, *arguments),
+                       grad(g, x, w, *arguments))
+
+
 def test_empty_batch():
     x = torch.zeros(0, 4, 8, 8, requires_grad=True)
     w = torch.randn(6, 4, 3, 3, requires_grad=True)

@@ -225,6 +225,8 @@ def test_errors_of_fused(change, message):
 @pytest.mark.parametrize('change, message', [
     (dict(code_scale=0.), 'code_scale must be positive and finite, got 0'),
     (dict(code_scale=float('nan')), 'code_scale must be positive'),
+    (dict(code_scale=1e-60), 'code_scale must be positive'),
+    (dict(code_scale=1e39), 'code_scale must be positive'),
     (dict(zero_point=256), 'zero_point must be a code, 0 to 255, got 256'),
     (dict(zero_point=-1), 'zero_point must be a code'),
     (dict(weight=W), 'weight must be uint8 codes'),

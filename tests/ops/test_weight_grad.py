@@ -7,6 +7,7 @@ import threading
 import pytest
 import torch
 from geometries import GEOMETRIES, Geometry
+from strategies import LAYOUTS
 
 from mmadder.ops import reference
 from mmadder.ops.extension import BINARY
@@ -32,11 +33,13 @@ OVERRUN = """
 import sys
 import torch
 torch.ops.load_library(sys.argv[1])
-x = torch.rand(2, 2, 14, 1).to(memory_format=torch.channels_last)
-w, grad = torch.rand(7, 2, 1, 1), torch.rand(2, 7, 7, 1)
-for _ in range(40):
-    torch.ops.mmadder.adder_conv2d_weight_grad(
-        grad, x, w, [2, 1], [0, 0], [1, 1], 1)
+for channels in 1, 2:
+    x, w = torch.rand(2, channels, 14, 1), torch.rand(7, channels, 1, 1)
+    last = [t.to(memory_format=torch.channels_last) for t in (x, w)]
+    for x, w in (last[0], w), (x, last[1]), last:
+        for _ in range(40):
+            torch.ops.mmadder.adder_conv2d_weight_grad(
+                torch.rand(2, 7, 7, 1), x, w, [2, 1], [0, 0], [1, 1], 1)
 """
 
 
@@ -47,6 +50,18 @@ def test_memory_is_whole_behind_strided_windows_of_one_pixel():
                  LD_PRELOAD='libc_malloc_debug.so.0'),
         capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize('batch', [0, 2])
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_strides_are_those_that_a_graph_expects(layout, batch):
+    """torch.compile refused channels_last: other strides than the fake's."""
+    for kernel in (1, 1), (3, 1), (3, 3):
+        x, w, g = Geometry(batch or 1, 5, (6, 4), 3, kernel).tensors()
+        x, w, g = (layout(t)[:batch] if t is not w else layout(t)
+                   for t in (x, w, g))
+        found = OPERATOR(g, x, w, (1, 1), (0, 0), (1, 1), 1)
+        assert found.stride() == torch.empty(w.shape).stride()
 
 
 @pytest.mark.parametrize('setting', [

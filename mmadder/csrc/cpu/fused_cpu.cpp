@@ -124,7 +124,7 @@ at::Tensor adder_conv2d_int8(
               at::IntArrayRef({cpu::packed_codes_size(g)}),
       op, ": packed_weight must be adder_conv2d_pack_weight(weight, groups)");
   TORCH_CHECK_VALUE(
-      code_scale > 0 && std::isfinite(code_scale), op,
+      std::isnormal(static_cast<float>(code_scale)) && code_scale > 0, op,
       ": code_scale must be positive and finite, got ", code_scale);
   TORCH_CHECK_VALUE(zero_point >= 0 && zero_point <= 255, op,
                     ": zero_point must be a code, 0 to 255, got ", zero_point);

@@ -39,9 +39,14 @@ const T* data_or_nothing(const at::Tensor& tensor) {
   return tensor.numel() > 0 ? tensor.const_data_ptr<T>() : &nothing;
 }
 
+// Of what is readable(). Its strides come from its sizes: of an axis of size 1
+// the tensor may have any, from which the kernels would read another layout.
 inline cpu::Images images(const at::Tensor& tensor) {
-  return {data_or_nothing<float>(tensor), tensor.stride(0), tensor.stride(1),
-          tensor.stride(2), tensor.stride(3)};
+  const int64_t c = tensor.size(1), h = tensor.size(2), w = tensor.size(3);
+  const auto* data = data_or_nothing<float>(tensor);
+  if (tensor.is_contiguous())
+    return {data, c * h * w, h * w, w, 1};
+  return {data, h * w * c, 1, w * c, c};
 }
 
 // A strided 1x1 window without padding meets every stride-th pixel only.

@@ -461,6 +461,9 @@ at::Tensor conv2d_int8_pack_weight(
       "conv2d_int8_pack_weight: weight must be int8, (C_out, C_in, K_h, K_w), "
       "got ",
       weight.scalar_type(), " of ", weight.sizes());
+  TORCH_CHECK_VALUE(
+      dilation.size() == 2,
+      "conv2d_int8_pack_weight: dilation must be 2 numbers, got ", dilation);
   const int64_t rows = (weight.size(2) - 1) * dilation[0] + 1;
   const int64_t columns = (weight.size(3) - 1) * dilation[1] + 1;
   const auto g = conv2d_geometry(

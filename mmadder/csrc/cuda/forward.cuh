@@ -25,7 +25,7 @@ __device__ __forceinline__ void subtract_distances(
 
 // The same on pairs of float16: sums of one tile in float16, then added in
 // float32. A sum that overflows belongs to a result that does so, too, since
-// no term is negative.
+// no term is negative; not where results are centered, which have no pairs.
 template <typename Tile>
 __device__ __forceinline__ void subtract_distances(
     float (&result)[Tile::kThreadRows][Tile::kThreadPixels],

@@ -143,7 +143,8 @@ inline Plan plan_forward(const Shape& s, DType dtype, int sms, bool center) {
     return plan;
   }
   plan.tile = detail::smallest_tile(kForwardTiles, s.out_per_group);
-  plan.half_pairs = dtype == DType::kHalf && plan.tile.rows == 128 &&
+  plan.half_pairs = dtype == DType::kHalf && !center &&
+      plan.tile.rows == 128 &&
       detail::whole_taps(s, s.in_per_group, kWideDepth);
   // Fetching through registers leaves room for the smaller depth.
   const bool wide = dtype == DType::kFloat || plan.half_pairs;
