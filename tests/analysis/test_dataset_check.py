@@ -130,6 +130,24 @@ def test_other_data_sets_are_looked_at_too(voc):
     assert '(kept): 2, in val_0.jpg, val_2.jpg' in split.findings[1]
 
 
+@pytest.mark.parametrize('change, message', [
+    (dict(area=None), "KeyError 'area'"), (dict(bbox=[1, 2]), 'ValueError'),
+    (dict(bbox='none'), 'ValueError|TypeError')])
+def test_entries_that_a_data_set_cannot_read(voc, change, message):
+    annotation = dict(id=0, image_id=0, category_id=0, area=9, iscrowd=0,
+                      bbox=[1, 1, 3, 3]) | change
+    (voc / 'train.json').write_text(json.dumps(dict(
+        categories=[dict(id=0, name='0')], annotations=[
+            {key: value for key, value in annotation.items()
+             if value is not None}],
+        images=[dict(id=0, file_name='train_0.jpg', width=64, height=64)])))
+    cfg = detector(voc, kind='CocoDataset', ann_file='train.json',
+                   data_prefix=dict(img='JPEGImages/'))
+    problem, = next(read_splits(cfg, ALL)).problems
+    assert re.search(f'train.json has an entry that CocoDataset cannot read: '
+                     f'({message})', problem)
+
+
 @pytest.mark.parametrize('images, message', [
     (0, 'no picture is listed in'), (2, 'none of 2 pictures in .* is left')])
 def test_nothing_to_train_with(voc, images, message):

@@ -53,6 +53,20 @@ def test_what_cannot_be_meant(config, tmp_path):
         cli.load_config(config(), cfg_options=dict(data_root='x'))
 
 
+def test_typing_errors(config, tmp_path):
+    path = tmp_path / 'odd.py'
+    path.write_text('model = dict(')
+    with pytest.raises(InputError, match='odd.py cannot be read: .*never'):
+        cli.load_config(str(path))
+    text = tmp_path / 'odd.txt'
+    text.write_text('model = 1')
+    with pytest.raises(InputError, match='odd.txt cannot be read: Only py'):
+        cli.load_config(str(text))
+    path.write_text(CONFIG.format(scope='mmdet') + 'hooks = [dict(a=1)]')
+    with pytest.raises(InputError, match='--cfg-options does not fit'):
+        cli.load_config(str(path), cfg_options={'hooks.99.a': 2})
+
+
 def test_settings_of_the_caller_stay(config, tmp_path):
     options = {'model.depth': 18}
     cli.load_config(config(), cfg_options=options, data_root=str(tmp_path))

@@ -112,6 +112,18 @@ def test_resume_goes_on(tmp_path):
     assert runner.iter == 4
 
 
+def test_a_training_that_has_ended(tmp_path, caplog):
+    """It ended at once, and said nothing."""
+    make_runner(tmp_path).train()
+    last = str(tmp_path / 'work' / 'epoch_2.pth')
+    runner = make_runner(tmp_path, load_from=last, resume=True)
+    with caplog.at_level('WARNING', runner.logger.name):
+        runner.logger.addHandler(caplog.handler)
+        runner.train()
+    assert 'epoch_2.pth was trained for 4 of 4 iterations: nothing' in (
+        caplog.text)
+
+
 def test_weights_alone_cannot_be_resumed(tmp_path):
     path = save(tmp_path, Toy())
     with pytest.raises(InputError, match='has no meta, message_hub, '

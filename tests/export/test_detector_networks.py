@@ -174,11 +174,11 @@ class Boxes(Network):
 
     def forward(self, images):
         zero = images.flatten(1)[:, :1] * 0
-        count = len(images)
+        count = images.shape[0]
         return best_boxes(
-            self.boxes.expand(count, -1, -1) + zero[..., None],
-            self.scores.expand(count, -1) + zero,
-            self.labels.expand(count, -1),
+            self.boxes[None].expand(count, -1, -1) + zero[..., None],
+            self.scores[None].expand(count, -1) + zero,
+            self.labels[None].expand(count, -1),
             ConfigDict(nms=dict(iou_threshold=.5), max_per_img=4))
 
 

@@ -97,6 +97,17 @@ def test_a_twin_of_convolutions(crops, tmp_path):
     assert not (tmp_path / 'few.npz').exists()
 
 
+def test_pictures_of_another_size_than_the_file_takes(crops, tmp_path):
+    """What is measured is the network, not the size it is for."""
+    cfg, _, checkpoint = crops
+    cfg = copy.deepcopy(cfg)
+    cfg.val_dataloader = cfg.test_dataloader
+    found, = export_integer(cfg, checkpoint, tmp_path / 'a.npz', batches=1,
+                            size=(96, 64), progress=False)
+    assert 0 < found.error < found.spread
+    assert IntegerNetwork.load(tmp_path / 'a.npz').size == [96, 64]
+
+
 def test_wrong_input(crops, tmp_path):
     cfg, _, checkpoint = crops
     with pytest.raises(InputError, match='ends with .npz'):
