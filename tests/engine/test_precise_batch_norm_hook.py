@@ -212,7 +212,7 @@ def test_validation_and_files_have_the_statistics_of_their_weights(
 
 def test_validation_with_batch_statistics(tmp_path):
     """The hook measured with norms that track nothing, and said nothing."""
-    run(tmp_path, HOOK, dict(type='mmadder.RobustInferenceHook'),
+    run(tmp_path, HOOK, dict(type='RobustInferenceHook'),
         by_epoch=False, pictures=Pictures(False), save_best='toy/score')
     for path in tmp_path.glob('*.pth'):
         state = load(path)['state_dict']

@@ -340,7 +340,7 @@ def test_largest_sums_of_a_centered_adder():
 
 
 @pytest.mark.parametrize('images, message', [
-    (torch.zeros(1, 3, 32, 32), 'uint8, got torch.float32'),
+    (torch.zeros(1, 3, 32, 32), 'uint8 on the CPU, got torch.float32'),
     (torch.zeros(3, 32, 32, dtype=torch.uint8), r'got .* of \(3, 32, 32\)'),
     (torch.zeros(1, 4, 32, 32, dtype=torch.uint8), r'\(N, 3, H, W\)'),
     (torch.zeros(1, 3, 32, 31, dtype=torch.uint8), r'pictures of \[32, 32\]'),

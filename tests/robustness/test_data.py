@@ -76,9 +76,9 @@ def test_recalibration_that_fails_leaves_all_as_it_was(toy_set):
         recalibrate(nn.Flatten(), images)
 
 
-def test_recalibration_with_a_last_batch_of_one(toy_set):
+def test_recalibration_with_a_last_batch_of_one():
     """It joins the one before: behind pooling it would have no variance."""
-    model, images, _ = toy_set
+    model, images, _ = toy()
     model.append(nn.BatchNorm1d(4)).eval()
     recalibrate(model, images[:21], 20)
     torch.testing.assert_close(
@@ -88,9 +88,9 @@ def test_recalibration_with_a_last_batch_of_one(toy_set):
         recalibrate(model, images[:1])
 
 
-def test_recalibration_inside_of_robust_inference(toy_set):
+def test_recalibration_inside_of_robust_inference():
     """No norm tracks anything there; nothing was said of it."""
-    model, images, _ = toy_set
+    model, images, _ = toy()
     before = model[1].running_mean.clone()
     with robust_inference(model, 'R'), \
             pytest.raises(InputError, match='robust inference'):
