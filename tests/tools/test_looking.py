@@ -125,7 +125,7 @@ def test_wrong_demo_input(fails, checkpoint, pictures, tmp_path):
     assert 'b.jpg cannot be decoded' in message(pictures / 'b.jpg')
     empty = tmp_path / 'empty'
     empty.mkdir()
-    assert 'has no pictures, expected files that end with .bmp' in message(
+    assert 'has no pictures, expected files that end with .jpg' in message(
         empty)
 
 
