@@ -9,7 +9,7 @@ from mmadder.analysis.predictor import Predictor, require_scope
 from mmadder.checkpoints.classes import trained_classes
 from mmadder.checkpoints.safe_loading import data_only, trust
 from mmadder.checkpoints.state_dict import load_network, read_checkpoint
-from mmadder.cli import load_config
+from mmadder.cli import load_config, require_device
 from mmadder.config_nodes import read_config
 from mmadder.errors import InputError
 from mmadder.export import (
@@ -68,6 +68,7 @@ def _load(source, checkpoint, device, fuse):
         cfg = source if isinstance(source, Config) else load_config(
             str(source))
     require_scope(cfg)
+    require_device(device)
     checkpoint = str(checkpoint)
     require_file(checkpoint, 'checkpoint')
     model = build_model(cfg)
@@ -119,11 +120,7 @@ def _trained(model: nn.Module, checkpoint: str, device: str,
     if quantized:
         model = empty_quantized(model)
     load_network(model, checkpoint)
-    try:
-        model = model.to(torch.device(device)).eval()
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f'mmadder.load: device {device!r} is not there: '
-                         f'{str(error).partition(chr(10))[0]}') from error
+    model = model.to(torch.device(device)).eval()
     if fuse and not quantized and find_adders(model):
         model = make_plan(model)
     return model

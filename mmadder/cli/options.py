@@ -7,6 +7,7 @@ from mmengine.config import DictAction
 from mmengine.device import get_device
 
 from mmadder.checkpoints import safe_loading
+from mmadder.errors import InputError
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
@@ -78,14 +79,21 @@ def read_trust(args: argparse.Namespace) -> None:
         safe_loading.trust()
 
 
+def require_device(name: str) -> None:
+    """Raise InputError unless PyTorch can use a device."""
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f'{name}: {str(error).splitlines()[0]}') from error
+
+
 def add_device_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--device`` for tools that run without MMEngine's runner."""
     def device(name):
         try:
-            torch.empty(0, device=name)
-        except (RuntimeError, AssertionError) as error:
-            raise argparse.ArgumentTypeError(
-                f'{name}: {str(error).splitlines()[0]}') from error
+            require_device(name)
+        except InputError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
         return name
 
     parser.add_argument('--device', type=device, default=get_device(),

@@ -82,15 +82,22 @@ class IntegerGraph:
         """Run the network in float; record gets each map's name and value."""
         names = {layer.node: layer.name for layer in self.layers}
 
-        class Recorder(fx.Interpreter):
+        def see(node, value):
+            if node in names:
+                record(names[node], value)
+
+        self._watch((images, ), see)
+
+    def _watch(self, inputs, see):
+        """Run the network; ``see`` gets every node and its value."""
+        class Watcher(fx.Interpreter):
 
             def run_node(self, node):
                 value = super().run_node(node)
-                if node in names:
-                    record(names[node], value)
+                see(node, value)
                 return value
 
-        Recorder(self._network, graph=self._graph).run(images)
+        Watcher(self._network, graph=self._graph).run(*inputs)
 
     # Reading the graph ------------------------------------------------------
 
@@ -248,18 +255,11 @@ class IntegerGraph:
     def _shape(self, node):
         """Of a node's value, for a picture of 256x256."""
         if not self._shapes:
-            shapes = self._shapes
-
-            class Recorder(fx.Interpreter):
-
-                def run_node(self, node):
-                    value = super().run_node(node)
-                    shapes[node] = getattr(value, 'shape', None)
-                    return value
-
             with torch.no_grad():
-                Recorder(self._network, graph=self._graph).run(
-                    *self._network.example((256, 256)))
+                self._watch(
+                    self._network.example((256, 256)),
+                    lambda node, value: self._shapes.update(
+                        {node: getattr(value, 'shape', None)}))
         return self._shapes[node]
 
     def _follower(self, node, accepts):

@@ -99,7 +99,9 @@ class IntegerNetwork:
             header = json.loads(arrays.pop('header').tobytes())
         except FileNotFoundError as error:
             raise InputError(f'no such file: {path}') from error
-        except Exception as error:  # of zip, NumPy and JSON, of many kinds
+        # Only reading is inside, and one flipped byte can end in any error of
+        # zipfile, zlib, NumPy's headers (tokenize, ast), memory or JSON.
+        except Exception as error:
             raise InputError(
                 f'{path} is no integer network, or damaged '
                 f'({type(error).__name__}: {error}); '

@@ -66,7 +66,7 @@ class PixelClassifier(nn.Module):
                              'pad: set pad_size_divisor=1')
         self.model = model
         like = next(model.parameters()).new_ones(1, 1, 1)
-        mean = getattr(preprocessor, 'mean', 0 * like)
+        mean = getattr(preprocessor, 'mean', torch.zeros_like(like))
         std = getattr(preprocessor, 'std', like)
         self.register_buffer('mean', mean / 255, persistent=False)
         self.register_buffer('std', std / 255, persistent=False)
