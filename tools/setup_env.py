@@ -288,7 +288,7 @@ def run_all(venv: Path) -> None:
     check_imports(setup)
     sources = [ROOT / 'setup.py', *sorted((ROOT / 'mmadder/csrc').rglob('*'))]
     setup.step(
-        'extension', '2 to 5',
+        'extension', '2 to 10',
         [path.read_text() for path in sources if path.is_file()] +
         [str(ROOT), os.environ.get('MMADDER_CUDA', '')],
         lambda: setup.pip('extension', 'install', '-v', '--no-deps',
