@@ -1,4 +1,5 @@
-# Centered adders, trained, on adversarial images: no convolutions any more.
+# Centered adders, fine-tuned on adversarial images. They are adders from the
+# first step on: the path from convolutions lies behind them.
 _base_ = './ann-awn-resnet20_pgd3-ft_1xb128-2e_cifar10.py'
 load_from = 'weights/ann-awn-centered-resnet20_20e_cifar10.pth'
 model = dict(backbone=dict(conv_cfg=dict(center=True)))

@@ -1,5 +1,5 @@
-# Ours: the trained network learns on from adversarial images, PGD of three
-# steps within 8/255 (arXiv:1706.06083). Steps take four times as long.
+# Ours: the trained network, fine-tuned on adversarial images, PGD of three
+# steps within 8/255 (arXiv:1706.06083). Steps take three times as long.
 _base_ = './ann-awn-resnet20_1xb256_cifar10.py'
 load_from = 'weights/ann-awn-resnet20_20e_cifar10.pth'
 max_epochs = 2

@@ -23,9 +23,9 @@ class AdversarialTrainingHook(Hook):
 
         custom_hooks = [dict(type='AdversarialTrainingHook', steps=3)]
 
-    A step takes about 1 + ``steps`` times as long; logs count the attack as
-    ``data_time``. Validation has the images as they are;
-    ``tools/robustness.py`` tells what was gained.
+    With three steps of PGD, which needs no gradients of weights, a step takes
+    three times as long; logs count the attack as ``data_time``. Validation has
+    the images as they are; ``tools/robustness.py`` tells what was gained.
 
     Args:
         eps, alpha: radius of the Linf ball and step, of pixels in [0, 1].
