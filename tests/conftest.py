@@ -21,6 +21,7 @@ from hypothesis import settings
 from mmdet.datasets import VOCDataset
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
 from mmpretrain.datasets import CIFAR10
 from tiny_detector import make_detector
 from toy_classifier import toy, write_small
@@ -90,6 +91,24 @@ def default_scope():
     yield
     DefaultScope._instance_dict.clear()
     DefaultScope._instance_dict.update(before)
+
+
+@pytest.fixture(autouse=True, scope='session')
+def distinct_runs():
+    """Number the runs: MMEngine knows them by config and second only.
+
+    The second of two in one second would go on with the first one's logger
+    and visualizer, and write below a work dir that may be gone.
+    """
+    numbers, set_up = itertools.count(), Runner.setup_env
+
+    def setup_env(self, env_cfg):
+        set_up(self, env_cfg)
+        self._timestamp += f'_{next(numbers):05}'
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Runner, 'setup_env', setup_env)
+        yield
 
 
 def draw(rng, box, label):

@@ -142,9 +142,7 @@ def understand(script, arguments, monkeypatch):
 CLASSIFIER = ROOT / 'configs/digits/ann-awn-resnet18_1xb32-5e_digits.py'
 TWIN = ROOT / 'configs/digits/cnn-resnet18_1xb32-5e_digits.py'
 TINY = '''
-import time
 _base_ = {base!r}
-visualizer = dict(name=str(time.time_ns()))
 train_cfg = dict(max_epochs=2, val_interval=1)
 train_dataloader = dict(num_workers=0, persistent_workers=False)
 val_dataloader = dict(num_workers=0, persistent_workers=False)

@@ -14,9 +14,7 @@ from mmadder.checkpoints.state_dict import read_state_dict
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs' / 'cifar10' / '{}-resnet20_1xb256_cifar10.py'
 SMALL = '''
-import time
 _base_ = {base!r}
-visualizer = dict(name=str(time.time_ns()))
 train_cfg = dict(max_epochs=1)
 default_hooks = dict(logger=dict(interval=1))
 loader = dict(num_workers=0, persistent_workers=False, batch_size=10)

@@ -3,7 +3,6 @@
 import json
 import runpy
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -38,7 +37,7 @@ def run(monkeypatch, tmp_path):
 def small(epochs=1):
     """Options: few epochs, small crops, no workers."""
     return ('--cfg-options', f'train_cfg.max_epochs={epochs}',
-            f'visualizer.name=run_{time.time_ns()}', *(
+            *(
                 f'{name}.{key}' for name in LOADERS
                 for key in ('num_workers=0', 'persistent_workers=False')),
             'train_dataloader.dataset.pipeline.1.scale=32', *(

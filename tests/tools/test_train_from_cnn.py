@@ -14,15 +14,12 @@ from mmadder.statistics import reestimate_statistics
 ROOT = Path(__file__).parents[2]
 SIZES = 'stem_channels=8, base_channels=8'
 CLASSIFIER = f'''
-import time
 _base_ = {str(ROOT / 'configs/digits/VARIANT-resnet18_1xb32-5e_digits.py')!r}
 model = dict(backbone=dict({SIZES}), head=dict(in_channels=64))
 '''
 DETECTOR = f'''
-import time
 _base_ = {str(ROOT / 'configs/digits/faster-rcnn_VARIANT-r18_VARIANT-fpn_'
               '1xb8-8e_digits.py')!r}
-visualizer = dict(name=str(time.time_ns()))
 model = dict(
     backbone=dict(init_cfg=None, {SIZES}),
     neck=dict(in_channels=[8, 16, 32, 64], out_channels=16),

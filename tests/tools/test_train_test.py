@@ -36,17 +36,13 @@ class InterruptHook(Hook):
 
 @pytest.fixture
 def tiny(tmp_path):
-    """Return a function that writes a two-epoch child of a config.
-
-    A visualizer of an old name would write below an earlier run's work dir.
-    """
+    """Return a function that writes a two-epoch child of a config."""
 
     def write(base, text='', workers=0):
         loader = f'dict(num_workers={workers}, persistent_workers=False)'
         path = tmp_path / f'tiny_{len(list(tmp_path.glob("tiny_*")))}.py'
         path.write_text('\n'.join(
-            ['import time', f'_base_ = {str(base)!r}',
-             'visualizer = dict(name=str(time.time_ns()))',
+            [f'_base_ = {str(base)!r}',
              'train_cfg = dict(max_epochs=2, val_interval=1)',
              'default_hooks = dict(logger=dict(interval=1))',
              *(f'{name} = {loader}' for name in LOADERS), text]))

@@ -2,7 +2,6 @@
 
 import runpy
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -44,7 +43,7 @@ def run(monkeypatch, tmp_path, cifar):
         args = [tool, CONFIG, *args]
         if tool != 'convert_checkpoint.py':
             args += ['--data-root', cifar]
-        args += ['--cfg-options', f'visualizer.name=v{time.time_ns()}', *(
+        args += ['--cfg-options', *(
             f'{name}.{key}' for name in LOADERS for key in (
                 'num_workers=0', 'persistent_workers=False', 'batch_size=10'
             )), 'train_cfg.max_epochs=1']

@@ -1,5 +1,4 @@
 """Networks that are partly convolutions: run as they are, or refused."""
-import time
 from pathlib import Path
 
 import pytest
@@ -24,10 +23,8 @@ def run(small, call_tool, monkeypatch, capfd, warnings):
     torch.save(dict(state_dict=model.state_dict()), FILE)
 
     def run_tool(tool, *args, data=True, code=None):
-        options = [f'visualizer.name=v{time.time_ns()}', *(
-            f'{name}.{key}' for name in LOADERS for key in (
-                'num_workers=0', 'persistent_workers=False',
-                'batch_size=10'))]
+        options = [f'{name}.{key}' for name in LOADERS for key in (
+            'num_workers=0', 'persistent_workers=False', 'batch_size=10')]
         args = [*args, *(['--data-root', 'cifar'] if data else []),
                 '--cfg-options', *options]
         warnings.clear()

@@ -18,9 +18,7 @@ OTHERS = sorted(path.relative_to(VOC).as_posix()
                 for path in VOC.rglob('*.py') if path.name != AWN)
 # Two epochs of pictures of 32x32, read in this process; one checkpoint.
 SHORT = '''
-import time
 _base_ = {base!r}
-visualizer = dict(name=str(time.time_ns()))
 train_cfg = dict(max_epochs=2)
 default_hooks = dict(logger=dict(interval=1),
                      checkpoint=dict(max_keep_ckpts=1))
