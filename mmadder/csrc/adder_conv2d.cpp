@@ -15,6 +15,9 @@ TORCH_LIBRARY(mmadder, m) {
       "adder_conv2d_weight_grad(Tensor grad_output, Tensor input, "
       "Tensor weight, int[2] stride, int[2] padding, int[2] dilation, "
       "int groups) -> Tensor");
+  m.def(
+      "adder_conv2d_output_size(int[] input, int[] weight, int[2] stride, "
+      "int[2] padding, int[2] dilation, int groups, bool center) -> int[]");
   // Inference: weights in the order of the kernels, and
   // relu((adder_conv2d - mean) * scale + bias + residual), of the centered
   // adder_conv2d with center.

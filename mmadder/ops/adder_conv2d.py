@@ -159,10 +159,26 @@ def output_size(
     return (input[0], weight[0], *size)
 
 
+def checked_output_size(
+        input: Tensor, weight: Tensor, stride: Sequence[int],
+        padding: Sequence[int], dilation: Sequence[int], groups: int,
+        center: bool) -> Sequence[int]:
+    """:func:`output_size` of tensors, refused where the operators would.
+
+    In a graph for many sizes they are symbols, which are not checked.
+    """
+    arguments = input.shape, weight.shape, stride, padding, dilation
+    if any(isinstance(size, torch.SymInt)
+           for size in (*input.shape, *weight.shape)):
+        return output_size(*arguments)
+    return torch.ops.mmadder.adder_conv2d_output_size(
+        *arguments, groups, center)
+
+
 def _fake_forward(input, weight, stride, padding, dilation, groups, mode,
                   input_gradient, center=False):
-    return input.new_empty(
-        output_size(input.shape, weight.shape, stride, padding, dilation))
+    return input.new_empty(checked_output_size(
+        input, weight, stride, padding, dilation, groups, center))
 
 
 def _fake_input_grad(grad_output, input, weight, stride, padding, dilation,

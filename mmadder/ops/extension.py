@@ -10,7 +10,7 @@ import torch
 # By its full name: of several, Python would prefer one that an older version
 # left behind, built for one Python only.
 BINARY = Path(__file__).parents[1] / '_C.abi3.so'
-NEWEST_OPERATOR = 'adder_conv2d_packed_size'
+NEWEST_OPERATOR = 'adder_conv2d_output_size'
 NEWEST_CLASS = 'IntegerPlan'
 _BUILD = ('build it in the source folder with '
           '`pip install -e . --no-build-isolation` '

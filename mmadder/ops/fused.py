@@ -13,7 +13,7 @@ gradient. :mod:`mmadder.inference` puts them into models.
 import torch
 from torch import Tensor
 
-from .adder_conv2d import output_size
+from .adder_conv2d import checked_output_size
 from .extension import is_built
 
 
@@ -45,18 +45,15 @@ def _fake_pack_weight(weight, groups, shifted=True):
 
 def _fake_fused(input, weight, packed_weight, mean, scale, bias, residual,
                 relu, stride, padding, dilation, groups, mode, center=False):
-    return _fake_output(input, weight, mean, stride, padding, dilation)
+    return mean.new_empty(checked_output_size(
+        input, weight, stride, padding, dilation, groups, center))
 
 
 def _fake_int8(input, weight, packed_weight, code_scale, zero_point, mean,
                scale, bias, residual, relu, stride, padding, dilation,
                groups, center=False):
-    return _fake_output(input, weight, mean, stride, padding, dilation)
-
-
-def _fake_output(input, weight, mean, stride, padding, dilation):
-    return mean.new_empty(
-        output_size(input.shape, weight.shape, stride, padding, dilation))
+    return mean.new_empty(checked_output_size(
+        input, weight, stride, padding, dilation, groups, center))
 
 
 if is_built():

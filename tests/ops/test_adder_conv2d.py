@@ -222,7 +222,7 @@ def test_gradient_is_a_surrogate():
 X, W = torch.zeros(1, 4, 5, 5), torch.zeros(6, 4, 3, 3)
 
 
-@pytest.mark.parametrize('arguments, error, message', [
+ERRORS = [
     ((X[0], W), ValueError, r'input must be \(N, C, H, W\), got \[4, 5, 5\]'),
     ((X, W[0]), ValueError, r'weight must be .*got \[4, 3, 3\]'),
     ((X[:, :3], W), ValueError, r'expects 4 input channels.*has 3'),
@@ -240,10 +240,28 @@ X, W = torch.zeros(1, 4, 5, 5), torch.zeros(6, 4, 3, 3)
     ((X, W, torch.zeros(6).double()), RuntimeError, 'bias is torch.float64'),
     ((X, W.to('meta')), RuntimeError, 'weight is on meta, input on cpu'),
     ((X.int(), W.int()), RuntimeError, 'floating-point tensors expected'),
-])
+]
+
+
+@pytest.mark.parametrize('arguments, error, message', ERRORS)
 def test_errors_name_the_argument(arguments, error, message):
     with pytest.raises(error, match=message):
         adder_conv2d(*arguments)
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (arguments, message) for arguments, error, message in ERRORS
+    if error is ValueError])
+def test_meta_tensors_are_refused_alike(arguments, message):
+    arguments = [value.to('meta') if isinstance(value, torch.Tensor)
+                 else value for value in arguments]
+    with pytest.raises(ValueError, match=message):
+        adder_conv2d(*arguments)
+
+
+def test_meta_tensors_cannot_be_centered_alone():
+    with pytest.raises(ValueError, match='center needs two filters or more'):
+        adder_conv2d(X.to('meta'), W[:1].to('meta'), center=True)
 
 
 @pytest.mark.parametrize('option', ['mode', 'input_gradient'])

@@ -1,6 +1,8 @@
-// The size of a packed weight, on either device, for fake tensors.
+// Sizes that fake tensors need: of outputs, and of packed weights.
 #include <ATen/ATen.h>
 #include <torch/library.h>
+
+#include <vector>
 
 #include "cpu/drivers.h"
 #include "cuda/shape_of.h"
@@ -8,6 +10,17 @@
 
 namespace mmadder {
 namespace {
+
+// With the checks of the operators.
+std::vector<int64_t> adder_conv2d_output_size(
+    at::IntArrayRef input, at::IntArrayRef weight, at::IntArrayRef stride,
+    at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups,
+    bool center) {
+  const auto g =
+      conv2d_geometry(input, weight, stride, padding, dilation, groups);
+  check_center(g, center);
+  return {g.batch, g.out_channels, g.out_h, g.out_w};
+}
 
 // Elements, which on a CPU this processor's kernels decide, on a GPU the
 // tiles.
@@ -22,6 +35,7 @@ int64_t adder_conv2d_packed_size(
 }  // namespace
 
 TORCH_LIBRARY_IMPL(mmadder, CompositeExplicitAutograd, m) {
+  m.impl("adder_conv2d_output_size", adder_conv2d_output_size);
   m.impl("adder_conv2d_packed_size", adder_conv2d_packed_size);
 }
 
