@@ -1,4 +1,5 @@
 """Words for messages."""
+import difflib
 from collections.abc import Iterable
 
 
@@ -14,3 +15,14 @@ def shorten(items: Iterable, most: int = 10, separator: str = ', ') -> str:
     if more <= 0:
         return shown
     return f'{shown}{" " if separator == ", " else separator}and {more} more'
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What may have been meant by a name that is not known, or nothing.
+
+    Example:
+        >>> nearest('SGDD', ['SGD', 'Adam'])
+        ', did you mean SGD?'
+    """
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f', did you mean {" or ".join(close)}?' if close else ''

@@ -1,5 +1,4 @@
 """Read what ``StatisticsHook`` wrote during a training."""
-import difflib
 import json
 import math
 import zipfile
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mmadder.errors import InputError
+from mmadder.text import nearest
 
 FILE = 'statistics.jsonl'
 QUANTITIES = ('weight', 'filter', 'feature', 'normalized')
@@ -63,7 +63,7 @@ class Recording:
             known = sorted({name for entry in entries for name in entry
                             if name != 'kind'})
             raise InputError(f'{layer} in {self.path} has no {key!r}'
-                             f'{_nearest(key, known)}; it has '
+                             f'{nearest(key, known)}; it has '
                              f'{", ".join(known)}')
         return np.array([_number(entry.get(key)) for entry in entries])
 
@@ -135,7 +135,7 @@ class Recording:
         if layer not in self.layers:
             raise InputError(
                 f'no layer {layer!r} in {self.path}'
-                f'{_nearest(layer, self.layers)}; --list shows all '
+                f'{nearest(layer, self.layers)}; --list shows all '
                 f'{len(self.layers)}')
 
     def default_layer(self) -> str:
@@ -225,11 +225,6 @@ def _parse(line):
 
 def _number(value):
     return math.nan if value is None else float(value)
-
-
-def _nearest(name, known):
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f', did you mean {" or ".join(close)}?' if close else ''
 
 
 def _ranges(steps):

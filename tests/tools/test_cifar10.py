@@ -90,6 +90,18 @@ def test_final_training_on_all_pictures(run, small, cifar, tmp_path, capsys):
     assert 'Epoch(val)' not in log.read_text()
 
 
+@pytest.mark.parametrize('name, hint', [
+    ('SGDD', ', did you mean SGD'), ('mmpretrain.Lambb', '')])
+def test_misspelt_optimizer(run, small, cifar, tmp_path, capsys, name, hint):
+    with pytest.raises(SystemExit) as stopped:
+        run('train.py', small('cnn'), '--data-root', cifar, '--work-dir',
+            'work', '--cfg-options', f'optim_wrapper.optimizer.type={name}')
+    assert stopped.value.code == 2
+    assert ('optim_wrapper.optimizer.type: there is no optimizer '
+            f'{name!r}{hint}') in capsys.readouterr().err
+    assert not list((tmp_path / 'work').glob('*.pth'))
+
+
 def test_convert_checkpoint(run, cifar, tmp_path, capsys):
     """Out of DataParallel, into AWN, and back to plain adders."""
     official = {f'module.{key}': value for key, value in
