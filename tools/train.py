@@ -6,11 +6,13 @@ Importing mmadder registers its names for configs that do not import it.
 """
 
 from mmengine.device import get_device
+from mmengine.registry import OPTIMIZERS
 
 from mmadder import cli
 from mmadder.config_nodes import nodes, type_name
 from mmadder.errors import InputError
 from mmadder.files import require_file
+from mmadder.text import nearest
 
 
 def parse_args():
@@ -58,7 +60,9 @@ def main():
         cli.resume(cfg, args.resume)
     elif cfg.get('load_from'):
         require_file(cfg.load_from, 'load_from')
-    cli.build_runner(cfg).train()
+    runner = cli.build_runner(cfg)
+    require_optimizer(cfg)
+    runner.train()
 
 
 def require_held_out(cfg):
@@ -73,6 +77,19 @@ def require_held_out(cfg):
                 f'trainval has the pictures of the validation split, which '
                 f'would say nothing of {kind} then: add --no-validate, or '
                 'train with split=train')
+
+
+def require_optimizer(cfg):
+    """MMEngine's word for it is "None is not a callable object"."""
+    wrapper = cfg.get('optim_wrapper') or {}
+    name = (wrapper.get('optimizer') or {}).get('type')
+    # Of the scope that the runner has set, and its parents.
+    with OPTIMIZERS.switch_scope_and_registry(None) as registry:
+        if not isinstance(name, str) or registry.get(name) is not None:
+            return
+        known = {*registry.module_dict, *OPTIMIZERS.module_dict}
+    raise InputError('optim_wrapper.optimizer.type: there is no optimizer '
+                     f'{name!r}{nearest(name, known)}')
 
 
 def set_randomness(cfg, args):

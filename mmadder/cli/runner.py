@@ -17,14 +17,13 @@ import torch.distributed
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from mmengine.logging import MMLogger
-from mmengine.registry import OPTIMIZERS, RUNNERS
+from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmadder.checkpoints import safe_loading
 from mmadder.config_nodes import type_name
 from mmadder.errors import InputError
 from mmadder.files import require_file
-from mmadder.text import nearest
 
 from .config import ADVICE, load_config
 from .options import read_trust
@@ -94,11 +93,7 @@ def resume(cfg: Config, checkpoint: str) -> None:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Return the config's runner; several processes work without GPU too.
-
-    Raises:
-        InputError: there is no optimizer of the config's name.
-    """
+    """Return the config's runner; several processes work without GPU too."""
     if cfg.launcher == 'pytorch' and get_device() == 'cpu':
         # MMEngine's own start picks a GPU for each process.
         torch.distributed.init_process_group('gloo')
@@ -107,23 +102,7 @@ def build_runner(cfg: Config) -> Runner:
             find_unused_parameters=cfg.get('find_unused_parameters', False))
         wrapper.update(cfg.get('model_wrapper_cfg') or {}, device_ids=None)
         cfg.model_wrapper_cfg = wrapper
-    runner = (RUNNERS.build(cfg) if 'runner_type' in cfg
-              else Runner.from_cfg(cfg))
-    _check_optimizer(cfg)
-    return runner
-
-
-def _check_optimizer(cfg):
-    """MMEngine's word for it is "None is not a callable object"."""
-    wrapper = cfg.get('optim_wrapper') or {}
-    name = (wrapper.get('optimizer') or {}).get('type')
-    # Of the scope that the runner has set, and its parents.
-    with OPTIMIZERS.switch_scope_and_registry(None) as registry:
-        if not isinstance(name, str) or registry.get(name) is not None:
-            return
-        known = {*registry.module_dict, *OPTIMIZERS.module_dict}
-    raise InputError('optim_wrapper.optimizer.type: there is no optimizer '
-                     f'{name!r}{nearest(name, known)}')
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
 @contextlib.contextmanager

@@ -62,7 +62,8 @@ def test_trains_on_an_image_folder_and_tests_with_robust_inference(
     checkpoint = tmp_path / 'work' / 'epoch_1.pth'
     assert 'head.bn.running_var' in read_state_dict(str(checkpoint))
     robust = small('ann-awn', 'custom_hooks = [dict(type="RobustInference'
-                   'Hook", mode="R", include_logit_bn=False)]')
+                   'Hook", mode="R", include_logit_bn=False)]\n'
+                   'optim_wrapper = dict(optimizer=dict(type="Elsewhere"))')
     scores = []
     for path in (config, robust):
         run('test.py', path, checkpoint, '--data-root', cifar, '--out',

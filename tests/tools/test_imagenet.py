@@ -37,9 +37,8 @@ def run(monkeypatch, tmp_path):
 def small(epochs=1):
     """Options: few epochs, small crops, no workers."""
     return ('--cfg-options', f'train_cfg.max_epochs={epochs}',
-            *(
-                f'{name}.{key}' for name in LOADERS
-                for key in ('num_workers=0', 'persistent_workers=False')),
+            *(f'{name}.{key}' for name in LOADERS
+              for key in ('num_workers=0', 'persistent_workers=False')),
             'train_dataloader.dataset.pipeline.1.scale=32', *(
                 f'{name}.dataset.pipeline.{key}' for name in LOADERS[1:]
                 for key in ('1.scale=40', '2.crop_size=32')))
